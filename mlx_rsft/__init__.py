@@ -1,0 +1,14 @@
+"""Reward-rectified supervised fine-tuning on MLX.
+
+Importing the package prepares the machine (a fast BLAS on Linux) and nothing else;
+every part is imported by its own name, so that a command pays only for what it uses.
+"""
+
+from importlib.metadata import version
+
+from mlx_rsft import machine
+
+__all__ = ["__version__"]
+__version__ = version("mlx-rsft")
+
+machine.load_blas()

@@ -1,0 +1,208 @@
+"""This machine: its BLAS, its memory, its power; Mac-only care behind a fake.
+
+The Linux CPU wheel of mlx links the reference BLAS. OpenBLAS, loaded with global
+symbols *before* ``mlx.core``, takes its place: the same wheel then multiplies matrices
+about a hundred times faster. ``MLX_RSFT_BLAS=off`` leaves the reference in charge.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from mlx_rsft import files
+from mlx_rsft.errors import MachineError
+
+GFORTRAN = "libgfortran.so.5"
+_blas = "reference"
+
+
+def load_blas() -> None:
+    """Put OpenBLAS under mlx on Linux, once, before ``mlx.core`` is imported.
+
+    Does nothing on other systems, without the ``cpu`` extra, or when switched off.
+    A library that is installed and does not load is announced on stderr, because
+    everything is then many times slower.
+    """
+    global _blas  # noqa: PLW0603 - the one fact of the process that this module keeps
+    if sys.platform != "linux":
+        _blas = "system"
+        return
+    library = _find_openblas()
+    if library is None or os.environ.get("MLX_RSFT_BLAS") == "off":
+        return
+    if "mlx.core" in sys.modules:
+        _warn("mlx was imported before mlx_rsft, so OpenBLAS cannot take its place")
+        return
+    try:
+        _load_globally(library)
+    except OSError as problem:
+        _warn(f"OpenBLAS does not load ({problem})")
+        return
+    _blas = "openblas"
+
+
+def _warn(reason: str) -> None:
+    sys.stderr.write(f"mlx-rsft: {reason}; matrix products will be slow.\n")
+
+
+def _find_openblas() -> Path | None:
+    spec = find_spec("numpy")  # lives in the same site-packages; finding is not loading
+    if spec is None or spec.origin is None:
+        return None
+    site = Path(spec.origin).parent.parent
+    library = site / "cmeel.prefix" / "lib" / "libopenblas.so"
+    return library if library.exists() else None
+
+
+def _load_globally(library: Path) -> None:
+    try:
+        ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
+    except OSError as problem:
+        if GFORTRAN not in str(problem):
+            raise
+        _load_bundled_gfortran(library.parents[2] / "mlx_cpu.libs")
+        ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
+
+
+def _load_bundled_gfortran(folder: Path) -> None:
+    """Load the Fortran runtime that the mlx wheel carries, under its plain name.
+
+    Wheels rename the libraries they bundle, in the file and inside it; OpenBLAS asks
+    for the plain name. A copy with the plain name inside satisfies it, so that no
+    system package is needed.
+    """
+    bundled = next(folder.glob("libgfortran-*.so*"), None)
+    quadmath = next(folder.glob("libquadmath-*.so*"), None)
+    if bundled is None or quadmath is None:
+        raise OSError(f"{GFORTRAN} is missing; the system package libgfortran5 has it")
+    renamed = files.cache_folder() / "lib" / bundled.name / GFORTRAN
+    if not renamed.exists():
+        with files.new_folder(renamed.parent) as folder:
+            old, new = bundled.name.encode() + b"\0", GFORTRAN.encode()
+            content = bundled.read_bytes().replace(old, new.ljust(len(old), b"\0"))
+            (folder / GFORTRAN).write_bytes(content)
+    ctypes.CDLL(str(quadmath), mode=ctypes.RTLD_GLOBAL)
+    ctypes.CDLL(str(renamed), mode=ctypes.RTLD_GLOBAL)
+
+
+def require_backend() -> None:
+    """Raise unless an mlx backend is installed (on Linux, plain mlx brings none).
+
+    Raises:
+        MachineError: If ``mlx.core`` cannot be imported; names the extras to install.
+    """
+    try:
+        import mlx.core  # noqa: F401
+    except ImportError as problem:
+        rosetta = sys.platform == "darwin" and platform.machine() != "arm64"
+        raise MachineError(
+            f"mlx cannot be loaded on this machine ({problem}).",
+            hint="Install a Python built for arm64; this one runs under Rosetta."
+            if rosetta
+            else "On Linux install mlx-rsft[cpu] or mlx-rsft[cuda13], not both.",
+        ) from problem
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """What computes, as recorded in every manifest. Sizes are bytes, 0 if unknown."""
+
+    system: str
+    architecture: str
+    python: str
+    backend: str
+    name: str
+    blas: str
+    cores: int
+    memory_bytes: int
+    working_set_bytes: int
+
+    def as_record(self) -> dict[str, str | int]:
+        return asdict(self)
+
+
+def device() -> Device:
+    """The facts of this machine; loads mlx."""
+    require_backend()
+    import mlx.core as mx
+
+    info = mx.device_info()
+    return Device(
+        system=platform.platform(),
+        architecture=platform.machine(),
+        python=platform.python_version(),
+        backend=backend(),
+        name=str(info.get("device_name", "")),
+        blas=_blas,
+        cores=os.cpu_count() or 0,
+        memory_bytes=_memory_bytes(),
+        working_set_bytes=int(info.get("max_recommended_working_set_size", 0)),
+    )
+
+
+def backend() -> str:
+    """``metal``, ``cuda`` or ``cpu``: where mlx computes by default."""
+    import mlx.core as mx
+
+    if mx.default_device().type == mx.DeviceType.cpu:
+        return "cpu"
+    return "metal" if mx.metal.is_available() else "cuda"
+
+
+def _memory_bytes() -> int:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError):
+        return 0
+
+
+Start = Callable[[Sequence[str]], "subprocess.Popen[bytes]"]
+
+
+def _start(command: Sequence[str]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL)
+
+
+@contextlib.contextmanager
+def kept_awake(start: Start = _start) -> Iterator[bool]:
+    """Hold idle sleep off on a Mac while the block runs; yields whether it does.
+
+    ``caffeinate`` watches this process, so the hold ends even if we are killed.
+    """
+    if shutil.which("caffeinate") is None:
+        yield False
+        return
+    holder = start(["caffeinate", "-i", "-m", "-w", str(os.getpid())])
+    try:
+        yield True
+    finally:
+        holder.terminate()
+        holder.wait()
+
+
+@contextlib.contextmanager
+def wired_memory(working_set_bytes: int) -> Iterator[None]:
+    """Keep up to ``working_set_bytes`` resident on Metal, restore the limit after.
+
+    With 0, as on every backend but Metal, the block runs unchanged.
+    """
+    if working_set_bytes <= 0:
+        yield
+        return
+    import mlx.core as mx
+
+    before = mx.set_wired_limit(working_set_bytes)
+    try:
+        yield
+    finally:
+        mx.set_wired_limit(before)
