@@ -33,7 +33,7 @@ def load_blas() -> None:
     A library that is installed and does not load is announced on stderr, because
     everything is then many times slower.
     """
-    global _blas  # noqa: PLW0603 - the one fact of the process that this module keeps
+    global _blas
     if sys.platform != "linux":
         _blas = "system"
         return

@@ -1,0 +1,89 @@
+"""The data's stations: row, conversation, example, batch.
+
+Shapes: B rows, T positions, N supervised positions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import mlx.core as mx
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One record as it stands in a file, with its place ``file:line``."""
+
+    record: Mapping[str, Any]
+    where: str
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn: who speaks, and the text."""
+
+    role: str
+    content: str
+
+    def as_template(self) -> dict[str, str]:
+        """The turn as chat templates take it."""
+        return {"role": self.role, "content": self.content}
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """A row's turns; every assistant turn in it is to be learned."""
+
+    messages: tuple[Message, ...]
+    where: str
+    id: str = ""
+    tags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A row as tokens.
+
+    Attributes:
+        tokens: The whole row.
+        spans: Half-open ranges of supervised tokens, one per assistant turn, each
+            with its end-of-turn token; in order, none starting at 0.
+        where: ``file:line``.
+        answer: The text of the last assistant turn.
+    """
+
+    tokens: tuple[int, ...]
+    spans: tuple[tuple[int, int], ...]
+    where: str
+    answer: str = ""
+    id: str = ""
+    tags: tuple[str, ...] = field(default=())
+
+    @property
+    def num_supervised(self) -> int:
+        return sum(end - start for start, end in self.spans)
+
+    @property
+    def prompt(self) -> tuple[int, ...]:
+        """The tokens before the last assistant turn."""
+        return self.tokens[: self.spans[-1][0]]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Rows padded to one width, and where their supervised tokens are.
+
+    Attributes:
+        tokens_BT: int32; padding is at the right, so no real token attends to it.
+        rows_N: Flat index ``b * T + t`` of each position that predicts a supervised
+            token (the position before it).
+        targets_N: That token.
+        num_tokens: Real tokens, padding left out.
+    """
+
+    tokens_BT: mx.array
+    rows_N: mx.array
+    targets_N: mx.array
+    num_tokens: int

@@ -1,0 +1,75 @@
+"""One forward pass over demonstrations: how likely, and would greedy decoding agree."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import mlx.core as mx
+import numpy as np
+
+from mlx_rsft import loss
+from mlx_rsft.data.batching import collate, micro_batches
+from mlx_rsft.data.conversation import Example
+from mlx_rsft.models.split import SplitModel
+
+TOKEN_BUDGET = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class RowScore:
+    """One row under teacher forcing.
+
+    Attributes:
+        nll: Summed over its supervised tokens, nats.
+        tokens: Supervised tokens.
+        correct: Those that were the model's first choice.
+        exact: Whether the first choice was right throughout the last turn, its end
+            included: greedy decoding would then write exactly this answer.
+    """
+
+    nll: float
+    tokens: int
+    correct: int
+    exact: bool
+
+
+def score(
+    split: SplitModel,
+    examples: Sequence[Example],
+    report: Callable[[int], None] | None = None,
+) -> list[RowScore]:
+    """Score every example, in order; ``report`` is told rows done since the last."""
+    place = {id(example): index for index, example in enumerate(examples)}
+    scores: dict[int, RowScore] = {}
+    for group in micro_batches(examples, TOKEN_BUDGET):
+        batch = collate(group)
+        hidden_BTD = split.hidden(batch.tokens_BT)
+        hidden_ND = hidden_BTD.reshape(-1, hidden_BTD.shape[-1])[batch.rows_N]
+        logits_NV = split.head(hidden_ND)
+        logp = loss.log_probability(logits_NV, batch.targets_N)
+        hits = mx.argmax(logits_NV, axis=-1) == batch.targets_N
+        _hand_out(group, np.array(logp), np.array(hits), place, scores)
+        if report:
+            report(len(group))
+    return [scores[index] for index in range(len(examples))]
+
+
+def _hand_out(
+    group: Sequence[Example],
+    logp: np.ndarray,
+    hits: np.ndarray,
+    place: dict[int, int],
+    scores: dict[int, RowScore],
+) -> None:
+    begin = 0
+    for example in group:
+        end = begin + example.num_supervised
+        start, stop = example.spans[-1]
+        scores[place[id(example)]] = RowScore(
+            nll=float(-logp[begin:end].sum(dtype=np.float64)),
+            tokens=end - begin,
+            correct=int(hits[begin:end].sum()),
+            exact=bool(hits[end - (stop - start) : end].all()),
+        )
+        begin = end

@@ -1,0 +1,88 @@
+"""What was trained on what, with what, where: the identity card of a run.
+
+Written before the first step with ``finished`` null, and again at the end.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from mlx_rsft import files
+from mlx_rsft.records import finite
+
+RECORDED_PACKAGES = ("mlx-rsft", "mlx", "mlx-lm", "numpy", "transformers", "tokenizers")
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """The facts of one run.
+
+    Attributes:
+        model: ``source`` as given, ``path``, ``precision`` used and file hashes.
+        data: ``source``, rows per split and file hashes.
+        objective: Name and every parameter, defaults spelled out.
+        result: Steps done, last losses, seconds; empty until the run has ended.
+        notes: What was corrected or announced on the way, in plain sentences.
+        finished: UTC time of the end; None while running or when cut off.
+    """
+
+    command: Sequence[str]
+    versions: Mapping[str, str]
+    device: Mapping[str, Any]
+    model: Mapping[str, Any]
+    data: Mapping[str, Any]
+    objective: Mapping[str, Any]
+    config_sha256: str
+    seed: int
+    started: str
+    notes: Sequence[str] = ()
+    finished: str | None = None
+    interrupted: bool = False
+    result: Mapping[str, Any] | None = None
+
+    def ended(self, result: Mapping[str, Any], *, interrupted: bool) -> Manifest:
+        """The card of the same run after its end."""
+        return replace(
+            self,
+            finished=None if interrupted else now(),
+            interrupted=interrupted,
+            result=result,
+        )
+
+    def write(self, path: Path) -> None:
+        record = finite(asdict(self))
+        assert isinstance(record, dict)
+        files.write_json(path, record)
+
+
+def versions() -> dict[str, str]:
+    """Installed versions of the packages that decide a result."""
+    found: dict[str, str] = {}
+    for name in RECORDED_PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def command_line() -> list[str]:
+    """The command as it was typed, with the program's bare name."""
+    return [Path(sys.argv[0]).name, *sys.argv[1:]]
+
+
+def now() -> str:
+    """The present time, UTC, to the second, ISO 8601."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def text_sha256(text: str) -> str:
+    """The SHA-256 of a text in UTF-8."""
+    return hashlib.sha256(text.encode()).hexdigest()

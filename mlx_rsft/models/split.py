@@ -1,0 +1,100 @@
+"""A model in two parts: the backbone that makes hidden states, the head that reads them.
+
+Both parts are the model's own ``__call__``: a stand-in takes the backbone's place and
+hands over, or takes in, hidden states. So soft caps and logit scaling stay as the model
+has them. Shapes: B rows, T positions, D width, N chosen positions, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from mlx_rsft.errors import ModelError
+
+PROBE_LENGTH = 16
+
+
+class _StandIn:
+    """Returns what it is told instead of running the backbone it stands for."""
+
+    def __init__(self, backbone: nn.Module, answer: Callable[..., mx.array]) -> None:
+        self._backbone = backbone
+        self._answer = answer
+
+    def __call__(self, *args: Any, **kwargs: Any) -> mx.array:
+        return self._answer(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._backbone, name)
+
+
+class SplitModel:
+    """The two parts of a model, checked against the whole on a probe.
+
+    Args:
+        model: mlx-lm's model.
+
+    Raises:
+        ModelError: If the model has no backbone with layers, or its parts do not
+            compute what the whole computes.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self._parent, self._name = _find_backbone(model)
+        self._check()
+
+    @property
+    def backbone(self) -> nn.Module:
+        return self._parent[self._name]
+
+    def hidden(self, tokens_BT: mx.array) -> mx.array:
+        """Hidden states after the last norm, (B, T, D)."""
+        return self.backbone(tokens_BT)
+
+    def head(self, hidden_ND: mx.array) -> mx.array:
+        """Logits (N, V) of any hidden states (N, D)."""
+        with self._standing_in(lambda *_, **__: hidden_ND[None]):
+            return self.model(mx.zeros((1, 1), mx.int32))[0]
+
+    @contextlib.contextmanager
+    def _standing_in(self, answer: Callable[..., mx.array]) -> Iterator[None]:
+        backbone = self.backbone
+        # Through the dict, so that the place among the parameters stays.
+        self._parent[self._name] = _StandIn(backbone, answer)
+        try:
+            yield
+        finally:
+            self._parent[self._name] = backbone
+
+    def _check(self) -> None:
+        tokens = mx.arange(PROBE_LENGTH)[None] % 100
+        whole = self.model(tokens)[0]
+        parts = self.head(self.hidden(tokens)[0])
+        if not mx.array_equal(whole, parts).item():
+            raise ModelError(
+                "The model's logits cannot be computed from its last hidden states "
+                f"(they differ by {mx.abs(whole - parts).max().item():g}).",
+                hint="This architecture is not supported yet.",
+            )
+
+
+def _find_backbone(model: nn.Module) -> tuple[nn.Module, str]:
+    """The outermost module that holds the list of layers: its parent and its name."""
+    queue: list[nn.Module] = [model]
+    while queue:
+        parent = queue.pop(0)
+        for name, child in parent.items():
+            if isinstance(child, nn.Module):
+                if isinstance(child.get("layers"), list):
+                    return parent, name
+                queue.append(child)
+    raise ModelError(
+        "The model has no backbone with a list of layers.",
+        hint="This architecture is not supported yet.",
+    )

@@ -1,0 +1,109 @@
+"""What a run writes down: one typed record per step and per evaluation, as JSON lines.
+
+Losses are nats per supervised token. A value that is not finite is written as null,
+so that every line is standard JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class StepRecord:
+    """One optimizer step, as one line of ``steps.jsonl``.
+
+    Attributes:
+        loss: Objective per supervised token, nats; not comparable across objectives.
+        nll: True negative log-likelihood per supervised token, nats.
+        mean_p: Mean probability of the supervised tokens.
+        ess: Effective sample size of the weights as a share of the tokens, 0 to 1.
+        tokens: Supervised tokens of the step.
+        grad_norm: Global gradient norm before clipping.
+        tokens_per_s: Real (unpadded) tokens computed per second.
+        peak_bytes: Peak memory held by mlx during the step.
+        skipped: The update was left out, because loss or gradient was not finite.
+    """
+
+    step: int
+    loss: float
+    nll: float
+    mean_p: float
+    ess: float
+    tokens: int
+    learning_rate: float
+    grad_norm: float
+    tokens_per_s: float
+    peak_bytes: int
+    skipped: bool = False
+    note: str = ""
+
+    def as_record(self) -> dict[str, Any]:
+        record = asdict(self)
+        if not self.skipped:
+            del record["skipped"]
+        if not self.note:
+            del record["note"]
+        return record
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One measured value with its unit, sample size and 95 % interval."""
+
+    value: float
+    unit: str
+    n: int
+    stderr: float
+    low: float
+    high: float
+
+    def as_record(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class SplitRecord:
+    """The metrics of one split; ``tokens`` counts supervised tokens."""
+
+    rows: int
+    tokens: int
+    metrics: Mapping[str, Metric]
+
+    def as_record(self) -> dict[str, Any]:
+        metrics = {name: metric.as_record() for name, metric in self.metrics.items()}
+        return {"rows": self.rows, "tokens": self.tokens, "metrics": metrics}
+
+
+def finite(record: object) -> object:
+    """The record with every number that is not finite replaced by None."""
+    if isinstance(record, float) and not math.isfinite(record):
+        return None
+    if isinstance(record, Mapping):
+        return {key: finite(value) for key, value in record.items()}
+    if isinstance(record, list | tuple):
+        return [finite(value) for value in record]
+    return record
+
+
+def as_line(record: Mapping[str, Any]) -> str:
+    """One record as one line of standard JSON, newline included."""
+    return json.dumps(finite(record), ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def append(path: Path, record: Mapping[str, Any]) -> None:
+    """Add one record to a JSON-lines file; each line is whole as soon as it is there."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(as_line(record))
+
+
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The records of a JSON-lines file that this package wrote."""
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            yield json.loads(line)

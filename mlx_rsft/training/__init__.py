@@ -1,0 +1,1 @@
+"""Training: one optimizer step, and the loop around it."""

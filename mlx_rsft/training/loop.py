@@ -1,0 +1,134 @@
+"""The loop: which rows, which rate, what is written down, and a clean stop.
+
+Order and randomness are functions of (seed, step); the loop keeps no other state.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import mlx.core as mx
+
+from mlx_rsft.config import OptimizerSettings, TrainingSettings
+from mlx_rsft.data.batching import steps_per_epoch, window
+from mlx_rsft.data.conversation import Example
+from mlx_rsft.models.split import SplitModel
+from mlx_rsft.objectives import TokenWeight
+from mlx_rsft.records import StepRecord
+from mlx_rsft.training import optimizer as optimizers
+from mlx_rsft.training.step import StepFacts, step
+
+MOST_SKIPPED = 5
+"""So many updates in a row that are not finite end a run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run ended: steps done, and whether somebody or something stopped it."""
+
+    steps: int
+    interrupted: bool = False
+    diverged: bool = False
+
+
+def num_steps(settings: TrainingSettings, num_rows: int) -> int:
+    """Optimizer steps of a run over ``num_rows`` training rows."""
+    if settings.steps:
+        return settings.steps
+    per_epoch = steps_per_epoch(num_rows, settings.batch_size)
+    return max(1, math.ceil(settings.epochs * per_epoch))
+
+
+def run(
+    split: SplitModel,
+    examples: Sequence[Example],
+    weigh: TokenWeight,
+    training: TrainingSettings,
+    optimization: OptimizerSettings,
+    *,
+    seed: int,
+    record: Callable[[StepRecord], None],
+) -> Outcome:
+    """Train; ``record`` gets every step as soon as it is done.
+
+    Ctrl-C or a termination signal ends the run after the step at hand.
+    """
+    total = num_steps(training, len(examples))
+    optimizer = optimizers.make(optimization)
+    split.model.train()
+    skipped = 0
+    with _stop_requests() as stopped:
+        for number in range(total):
+            if stopped():
+                return Outcome(number, interrupted=True)
+            chosen = window(number, len(examples), training.batch_size, seed)
+            rate = optimizers.learning_rate(number, total, optimization)
+            optimizer.learning_rate = rate
+            mx.random.seed(step_seed(seed, number))
+            mx.reset_peak_memory()
+            began = time.perf_counter()
+            facts = step(
+                split,
+                [examples[index] for index in chosen],
+                weigh,
+                optimizer,
+                token_budget=training.token_budget,
+                clip_norm=optimization.clip_norm,
+            )
+            seconds = time.perf_counter() - began
+            record(as_record(number + 1, facts, rate, seconds))
+            skipped = 0 if facts.applied else skipped + 1
+            if skipped == MOST_SKIPPED:
+                return Outcome(number + 1, diverged=True)
+    return Outcome(total)
+
+
+def step_seed(seed: int, number: int) -> int:
+    """The seed of mlx's random state for one step; distinct for nearby runs."""
+    return (seed * 1_000_003 + number) % 2**64
+
+
+def as_record(number: int, facts: StepFacts, rate: float, seconds: float) -> StepRecord:
+    """The line that ``steps.jsonl`` gets for a step."""
+    sums = facts.sums
+    tokens = int(sums.tokens.item())
+    count = max(tokens, 1)
+    weight, squared = sums.weight.item(), sums.weight_squared.item()
+    return StepRecord(
+        step=number,
+        loss=sums.objective.item() / count,
+        nll=sums.nll.item() / count,
+        mean_p=sums.probability.item() / count,
+        ess=weight * weight / (squared * count) if squared else 0.0,
+        tokens=tokens,
+        learning_rate=rate,
+        grad_norm=facts.grad_norm,
+        tokens_per_s=facts.num_tokens / seconds,
+        peak_bytes=mx.get_peak_memory(),
+        skipped=not facts.applied,
+    )
+
+
+@contextmanager
+def _stop_requests() -> Iterator[Callable[[], bool]]:
+    """Turn the first Ctrl-C or SIGTERM into a request; a second Ctrl-C interrupts."""
+    asked: list[int] = []
+
+    def ask(number: int, _frame: object) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+
+    before = {
+        kind: signal.signal(kind, ask) for kind in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for kind, handler in before.items():
+            signal.signal(kind, handler)

@@ -1,0 +1,1 @@
+"""Workflows: one verb, one file; settings in, record out."""

@@ -1,0 +1,124 @@
+"""From settings to objects: the only place where configuration is unpacked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+
+from mlx_rsft import files
+from mlx_rsft.config import Config, Resolved
+from mlx_rsft.data import formats, render, source
+from mlx_rsft.data.conversation import Conversation, Example
+from mlx_rsft.errors import ConfigError
+from mlx_rsft.models import adapters, load
+from mlx_rsft.models.load import LoadedModel
+from mlx_rsft.models.split import SplitModel
+from mlx_rsft.objectives import Objective, build
+from mlx_rsft.workflows.reporter import Reporter
+
+INITIAL_ADAPTER = 0x5EED
+"""Keeps the adapter's random numbers apart from those of the training steps."""
+
+
+@dataclass(frozen=True, slots=True)
+class Splits:
+    """Conversations by split name, and the files they came from."""
+
+    rows: Mapping[str, Sequence[Conversation]]
+    paths: Mapping[str, Path]
+
+    def as_record(self, source_name: str) -> dict[str, Any]:
+        """The data's identity for the manifest."""
+        return {
+            "source": source_name,
+            "splits": {
+                name: {
+                    "path": str(path),
+                    "rows": len(self.rows[name]),
+                    "sha256": files.sha256(path),
+                }
+                for name, path in self.paths.items()
+            },
+        }
+
+
+def with_objective(resolved: Resolved) -> tuple[Resolved, Objective]:
+    """The chosen objective, and the settings with its table spelled out."""
+    objective = build(resolved.config.objective)
+    config = replace(resolved.config, objective=objective.as_table())
+    return replace(resolved, config=config), objective
+
+
+def check_length_settings(resolved: Resolved) -> None:
+    """Raise ConfigError if both ways to say how long were used."""
+    if resolved.is_given("training.steps") and resolved.is_given("training.epochs"):
+        raise ConfigError(
+            "Both steps and epochs are given.",
+            where="training",
+            hint="Keep one; steps counts updates, epochs counts passes over the data.",
+        )
+
+
+def training_splits(config: Config) -> Splits:
+    """The rows to train on, as split ``train``, and ``valid`` where there is one."""
+    place = Path(config.data.source).expanduser()
+    paths = {source.TRAIN: source.training_file(place)}
+    valid = source.find_splits(place).get(source.VALID)
+    if place.is_dir() and valid is not None:
+        paths[source.VALID] = valid
+    return _read(paths)
+
+
+def evaluation_splits(config: Config) -> Splits:
+    """The named splits; with no name every test split, or all if there is none."""
+    place = Path(config.data.source).expanduser()
+    found = source.find_splits(place)
+    names = config.evaluation.splits or [
+        name for name in found if name not in (source.TRAIN, source.VALID)
+    ]
+    return _read({name: source.pick(found, name, place) for name in names or found})
+
+
+def _read(paths: Mapping[str, Path]) -> Splits:
+    rows = {name: formats.read_conversations(path) for name, path in paths.items()}
+    return Splits(rows, paths)
+
+
+def model(config: Config, reporter: Reporter) -> LoadedModel:
+    """The base model; says what was corrected while loading."""
+    with reporter.task(f"load {config.model.source}", 0) as advance:
+
+        def report(done: int, total: int) -> None:
+            advance(0, f"fetching, {done / 1e6:.0f} of {total / 1e6:.0f} MB")
+
+        loaded = load.load(config.model, report)
+    for note in loaded.notes:
+        reporter.note(note)
+    return loaded
+
+
+def examples(
+    splits: Splits, loaded: LoadedModel, config: Config
+) -> dict[str, list[Example]]:
+    """Every split as tokens."""
+    return {
+        name: render.render_all(rows, loaded.tokenizer, config.data.max_length)
+        for name, rows in splits.rows.items()
+    }
+
+
+def fresh_adapter(loaded: LoadedModel, config: Config) -> dict[str, Any]:
+    """Put the adapter that the seed determines on the model; its mlx-lm config."""
+    mx.random.seed(config.seed ^ INITIAL_ADAPTER)
+    return adapters.attach(loaded.model, config.adapter)
+
+
+def adapted(loaded: LoadedModel, adapter: Path | None) -> SplitModel:
+    """The model ready to be measured, with a saved adapter on it if one is named."""
+    if adapter is not None:
+        adapters.load(loaded.model, adapter)
+    return SplitModel(loaded.model)

@@ -1,0 +1,51 @@
+"""Let a model answer one prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from mlx_rsft import config as settings
+from mlx_rsft.config import Resolved
+from mlx_rsft.errors import ConfigError
+from mlx_rsft.evaluation import generate as generation
+from mlx_rsft.workflows import assemble
+from mlx_rsft.workflows.reporter import Reporter
+
+
+def generate(
+    resolved: Resolved,
+    adapter: Path | None,
+    prompt: str,
+    reporter: Reporter,
+    *,
+    temperature: float = 0.0,
+) -> Iterator[str]:
+    """The answer to a prompt, in pieces as they come.
+
+    The prompt is one user turn where the model has a chat template, plain text to be
+    continued where it has none.
+
+    Raises:
+        RsftError: Whatever is wrong with settings, model or adapter.
+    """
+    config = resolved.config
+    settings.require(config, "model.source")
+    if not prompt.strip():
+        raise ConfigError("The prompt is empty.", where="--prompt")
+    loaded = assemble.model(config, reporter)
+    model = assemble.adapted(loaded, adapter).model
+    tokenizer = loaded.tokenizer
+    if tokenizer.has_chat_template:
+        turns = [{"role": "user", "content": prompt}]
+        tokens = tokenizer.apply_chat_template(turns, add_generation_prompt=True)
+    else:
+        tokens = tokenizer.encode(prompt)
+    return generation.stream(
+        model,
+        tokenizer,
+        tokens,
+        max_tokens=config.evaluation.max_tokens,
+        temperature=temperature,
+        seed=config.seed,
+    )
