@@ -46,7 +46,8 @@ def proportion(hits: ArrayLike) -> Metric:
     centre = (value + Z95**2 / (2 * n)) / (1 + Z95**2 / n)
     spread = value * (1 - value) / n
     half = Z95 * math.sqrt(spread + (Z95 / (2 * n)) ** 2) / (1 + Z95**2 / n)
-    low, high = max(0.0, centre - half), min(1.0, centre + half)
+    low = 0.0 if not marks.any() else centre - half
+    high = 1.0 if marks.all() else centre + half
     return Metric(value, "fraction", n, math.sqrt(spread), low, high)
 
 

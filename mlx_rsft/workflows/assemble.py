@@ -50,7 +50,11 @@ def with_objective(resolved: Resolved) -> tuple[Resolved, Objective]:
     """The chosen objective, and the settings with its table spelled out."""
     objective = build(resolved.config.objective)
     config = replace(resolved.config, objective=objective.as_table())
-    return replace(resolved, config=config), objective
+    named = resolved.origins["objective.name"]
+    origins = {f"objective.{key}": named for key in objective.parameters}
+    return replace(resolved, config=config, origins=origins | dict(resolved.origins)), (
+        objective
+    )
 
 
 def check_length_settings(resolved: Resolved) -> None:

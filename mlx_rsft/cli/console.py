@@ -1,0 +1,106 @@
+"""What people see: results on stdout, everything else on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from mlx_rsft.errors import RsftError
+from mlx_rsft.records import finite
+from mlx_rsft.workflows.reporter import Advance
+
+
+def emit_json(record: Mapping[str, Any]) -> None:
+    """The one JSON document of a command with ``--json``."""
+    text = json.dumps(finite(record), indent=2, ensure_ascii=False, allow_nan=False)
+    sys.stdout.write(text + "\n")
+
+
+def emit(text: str) -> None:
+    """A line of the result."""
+    sys.stdout.write(text + "\n")
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table of the result; the first column is left, the others right aligned."""
+    from rich.console import Console
+    from rich.table import Table
+
+    drawn = Table(box=None, pad_edge=False, header_style="bold")
+    for place, name in enumerate(columns):
+        drawn.add_column(name, justify="right" if place else "left", no_wrap=True)
+    for row in rows:
+        drawn.add_row(*row)
+    console = Console(highlight=False, markup=False)
+    console.print(drawn, crop=False, overflow="ignore")
+
+
+def fail(problem: RsftError, *, as_json: bool) -> int:
+    """Show an error where it belongs; returns the exit code."""
+    if as_json:
+        emit_json({"error": problem.as_record()})
+    else:
+        sys.stderr.write(f"mlx-rsft: {problem}\n")
+    return problem.exit_code
+
+
+class TerminalReporter:
+    """A workflow's news on stderr: progress bars in a terminal, plain lines in a log."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+
+        self._console = Console(stderr=True, highlight=False)
+
+    def note(self, text: str) -> None:
+        """Say one thing."""
+        self._console.print(f"note: {text}", markup=False)
+
+    @contextmanager
+    def task(self, title: str, total: int) -> Iterator[Advance]:
+        """Show progress of ``total`` units (0: unknown) while the block runs."""
+        show = self._bar if self._console.is_terminal else self._lines
+        with show(title, total) as advance:
+            yield advance
+
+    @contextmanager
+    def _bar(self, title: str, total: int) -> Iterator[Advance]:
+        from rich import progress
+
+        columns: list[progress.ProgressColumn] = [
+            progress.TextColumn("{task.description}", markup=False),
+            progress.BarColumn(bar_width=24),
+            *([progress.MofNCompleteColumn()] if total else []),
+            progress.TextColumn("{task.fields[text]}", markup=False),
+            progress.TimeElapsedColumn(),
+            *([progress.TimeRemainingColumn()] if total else []),
+        ]
+        with progress.Progress(*columns, console=self._console) as bar:
+            task = bar.add_task(title, total=total or None, text="")
+
+            def advance(done: int, text: str = "") -> None:
+                bar.update(task, advance=done, **({"text": text} if text else {}))
+
+            yield advance
+            if not total:
+                bar.update(task, total=1, completed=1, text="")
+
+    @contextmanager
+    def _lines(self, title: str, total: int) -> Iterator[Advance]:
+        done = shown = 0
+
+        def advance(more: int, text: str = "") -> None:
+            nonlocal done, shown
+            done += more
+            if total and (done * 10 // total > shown or done == total):
+                shown = done * 10 // total
+                self._console.print(
+                    f"{title}: {done}/{total}  {text}".rstrip(), markup=False
+                )
+
+        if not total:
+            self._console.print(title, markup=False)
+        yield advance

@@ -1,0 +1,64 @@
+"""``mlx-rsft eval``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mlx_rsft.cli import console, options
+
+
+@click.command(
+    "eval",
+    epilog="Example: mlx-rsft eval --model demo --adapter runs/first/adapter --data "
+    "runs/demo/data --splits test,new_parts",
+)
+@options.setting_flags(
+    "model.source",
+    "data.source",
+    "evaluation.splits",
+    "evaluation.metrics",
+    "evaluation.max_tokens",
+    "data.max_length",
+    "model.precision",
+    "model.trust_remote_code",
+)
+@options.adapter
+@options.as_json
+def command(
+    config_file: Path | None,
+    assignments: tuple[str, ...],
+    adapter: Path | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Score a model, with or without an adapter.
+
+    Prints each metric of each split with its 95 % interval. Perplexity comes from the
+    true NLL, whatever the objective was. Metrics: nll, perplexity, token_accuracy,
+    exact_match, and by name only, because it writes out every answer,
+    generated_exact_match.
+    """
+    from mlx_rsft.workflows.evaluate import evaluate
+
+    settings = options.resolved(config_file, assignments)
+    record = evaluate(settings, adapter, console.TerminalReporter())
+    if as_json:
+        console.emit_json(record)
+    else:
+        _show(record)
+
+
+def _show(record: dict[str, Any]) -> None:
+    rows = [
+        [split, name, f"{m['value']:.4g}", _interval(m), m["unit"], str(m["n"])]
+        for split, measured in record["splits"].items()
+        for name, m in measured["metrics"].items()
+    ]
+    console.table(["split", "metric", "value", "95 % interval", "unit", "rows"], rows)
+
+
+def _interval(metric: dict[str, Any]) -> str:
+    return f"{metric['low']:.4g} to {metric['high']:.4g}"

@@ -1,0 +1,97 @@
+"""``mlx-rsft``: finds the command, loads only that one, and turns errors into words."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from mlx_rsft import __version__
+from mlx_rsft.cli import console
+from mlx_rsft.errors import Interrupted, RsftError, nearest
+
+COMMANDS: dict[str, str] = {
+    "train": "Fine-tune a model on your rows.",
+    "eval": "Score a model, with or without an adapter.",
+    "generate": "Let a model answer one prompt.",
+    "data": "Work with data files.",
+}
+ISSUES_HINT = "This is a bug of mlx-rsft. Please report it with the lines above."
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command's module only when the command is run."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        del ctx
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        del ctx
+        if cmd_name not in COMMANDS:
+            return None
+        return importlib.import_module(f"mlx_rsft.cli.{cmd_name}").command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and not args[0].startswith("-") and args[0] not in COMMANDS:
+            ctx.fail(f"No such command {args[0]!r}. {nearest(args[0], COMMANDS)}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(
+        self, ctx: click.Context, formatter: click.HelpFormatter
+    ) -> None:
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 88},
+    epilog="Start with: mlx-rsft train --model demo --data DIR --objective sft "
+    "--run-dir runs/first",
+)
+@click.version_option(__version__, prog_name="mlx-rsft")
+def group() -> None:
+    """Reward-rectified supervised fine-tuning on MLX."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and end the process with its exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    as_json = "--json" in given
+    try:
+        group.main(given, prog_name="mlx-rsft", standalone_mode=False)
+    except RsftError as problem:
+        sys.exit(console.fail(problem, as_json=as_json))
+    except click.ClickException as problem:
+        sys.exit(console.fail(_usage(problem), as_json=as_json))
+    except (KeyboardInterrupt, click.Abort):
+        stopped = Interrupted("Stopped before anything was written.")
+        sys.exit(console.fail(stopped, as_json=as_json))
+    except BrokenPipeError:
+        # The reader has left; python would complain again while flushing at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except Exception:  # noqa: BLE001 - the last one who can say that it is our bug
+        sys.excepthook(*sys.exc_info())
+        sys.stderr.write(ISSUES_HINT + "\n")
+        sys.exit(1)
+
+
+class _UsageError(RsftError):
+    kind = "usage"
+
+
+def _usage(problem: click.ClickException) -> RsftError:
+    context: Any = getattr(problem, "ctx", None)
+    command = context.command_path if context else "mlx-rsft"
+    return _UsageError(
+        problem.format_message(), hint=f"See {command} --help for what there is."
+    )

@@ -1,0 +1,105 @@
+"""Options that several commands share; those of settings come from their fields."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from click.core import ParameterSource
+
+from mlx_rsft import config
+from mlx_rsft.config import Layer, Resolved
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+GIVEN = "mlx_rsft.given"
+FLAGS = {"model.source": "--model", "data.source": "--data"}
+KINDS: dict[Any, Any] = {int: click.INT, float: click.FLOAT}
+
+
+def flag_name(setting: str) -> str:
+    """The flag of a setting: the last word of its key, with dashes."""
+    last = setting.rsplit(".", 1)[-1].replace("_", "-")
+    return FLAGS.get(setting, f"--{last}")
+
+
+def setting_flags(*names: str) -> Callable[[Command], Command]:
+    """Give a command the flags of these settings, ``--config`` and ``--set``.
+
+    The command reads them with ``resolved``; whether a flag was typed is told by its
+    source, so a flag with the default's value still outranks a file.
+    """
+
+    def decorate(command: Command) -> Command:
+        for name in reversed(names):
+            command = _setting_flag(name)(command)
+        command = click.option(
+            "--set",
+            "assignments",
+            metavar="TABLE.KEY=VALUE",
+            multiple=True,
+            help="Any setting by its full name; may be repeated.",
+        )(command)
+        return click.option(
+            "--config",
+            "config_file",
+            type=click.Path(path_type=Path),
+            metavar="FILE.toml",
+            help="Read settings from a file; flags outrank it.",
+        )(command)
+
+    return decorate
+
+
+def _setting_flag(name: str) -> Callable[[Command], Command]:
+    key = config.KEYS[name]
+    default = config.read(config.Config(), name)
+    choices = key.field.metadata.get("choices")
+    shown = key.about if default in ("", ()) else f"{key.about}  [default: {default}]"
+    options: dict[str, Any] = {"help": shown, "expose_value": False, "callback": _keep}
+    if key.type is bool:
+        options |= {"is_flag": True, "help": key.about}
+    else:
+        kind = click.Choice(choices) if choices else KINDS.get(key.type, click.STRING)
+        options |= {"type": kind}
+    return click.option(flag_name(name), name.replace(".", "__"), **options)
+
+
+def objective_flag(command: Command) -> Command:
+    """Give a command ``--objective``."""
+    return click.option(
+        "--objective",
+        "objective__name",
+        metavar="NAME[:KEY=VALUE,...]",
+        help="What each token weighs: sft, dft, dft:floor=0.1, power:alpha=0.5.",
+        expose_value=False,
+        callback=_keep,
+    )(command)
+
+
+def _keep(context: click.Context, parameter: click.Parameter, value: object) -> None:
+    assert parameter.name is not None
+    if context.get_parameter_source(parameter.name) is not ParameterSource.DEFAULT:
+        given = context.meta.setdefault(GIVEN, {})
+        given[parameter.name.replace("__", ".")] = value
+
+
+def resolved(config_file: Path | None, assignments: tuple[str, ...]) -> Resolved:
+    """The settings of the running command: defaults < file < ``--set`` < flags."""
+    given = click.get_current_context().meta.get(GIVEN, {})
+    layers: list[Layer] = [config.from_file(config_file)] if config_file else []
+    layers.append(config.from_assignments(assignments))
+    layers.append(Layer(config.FLAG, given))
+    return config.resolve(layers)
+
+
+adapter = click.option(
+    "--adapter",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Adapter folder, such as RUN/adapter.  [default: the bare model]",
+)
+as_json = click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON document on stdout."
+)

@@ -1,0 +1,89 @@
+"""``mlx-rsft train``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mlx_rsft.cli import console, options
+from mlx_rsft.errors import ConfigError
+
+
+@click.command(
+    "train",
+    epilog="Example: mlx-rsft train --model demo --data runs/demo/data --objective "
+    "dft:floor=0.1 --run-dir runs/first",
+)
+@options.objective_flag
+@options.setting_flags(
+    "model.source",
+    "data.source",
+    "training.epochs",
+    "training.steps",
+    "training.batch_size",
+    "training.token_budget",
+    "optimizer.learning_rate",
+    "optimizer.warmup",
+    "optimizer.schedule",
+    "adapter.rank",
+    "adapter.scale",
+    "adapter.layers",
+    "data.max_length",
+    "model.precision",
+    "model.trust_remote_code",
+    "seed",
+)
+@click.option(
+    "--run-dir",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="New folder for everything the run writes.  (required)",
+)
+@click.option("--dry-run", is_flag=True, help="Check and load all, train nothing.")
+@options.as_json
+def command(
+    config_file: Path | None,
+    assignments: tuple[str, ...],
+    run_dir: Path | None,
+    *,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Fine-tune a model on your rows.
+
+    Trains a LoRA adapter, every assistant turn supervised and nothing else. The adapter
+    in RUN/adapter loads in mlx-lm as it is.
+    """
+    from mlx_rsft.workflows import train
+
+    settings = options.resolved(config_file, assignments)
+    if run_dir is None:
+        raise ConfigError("No run directory is given.", hint="Pass --run-dir DIR.")
+    reporter = console.TerminalReporter()
+    job = train.prepare(settings, run_dir, reporter)
+    if dry_run:
+        _show_plan(job.summary(), as_json=as_json)
+        return
+    result = train.train(job, run_dir, reporter)
+    if as_json:
+        console.emit_json(result)
+    else:
+        _show(result)
+
+
+def _show_plan(summary: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        console.emit_json(summary)
+        return
+    for name, value in summary.items():
+        console.emit(f"{name.replace('_', ' '):18} {value}")
+
+
+def _show(result: dict[str, Any]) -> None:
+    console.emit(
+        f"{result['steps']} steps in {result['seconds']:.0f} s; last step: NLL "
+        f"{result['nll']:.3f} nats/token, mean p {result['mean_p']:.2f}"
+    )
+    console.emit(f"adapter: {result['adapter']}")

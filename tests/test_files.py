@@ -1,0 +1,47 @@
+import pytest
+
+from mlx_rsft import files
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
+    path = tmp_path / "a.json"
+    files.write_json(path, {"x": 1})
+    monkeypatch.setattr(files.os, "fsync", _full_disk)
+    with pytest.raises(OSError, match="full"):
+        files.write_json(path, {"x": 2})
+    assert '"x": 1' in path.read_text()
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def _full_disk(_handle):
+    raise OSError("full")
+
+
+def test_a_number_that_json_does_not_know_is_refused_before_anything_is_written(
+    tmp_path,
+):
+    with pytest.raises(ValueError, match="JSON"):
+        files.write_json(tmp_path / "a.json", {"x": float("nan")})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_new_folder_is_there_complete_or_not_at_all(tmp_path):
+    with pytest.raises(RuntimeError), files.new_folder(tmp_path / "out") as scratch:
+        (scratch / "half").write_text("x")
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_new_folder_replaces_the_old_one_only_at_the_end(tmp_path):
+    out = tmp_path / "out"
+    for text in ("old", "new"):
+        with files.new_folder(out) as scratch:
+            (scratch / text).write_text(text)
+            assert out.exists() == (text == "new")
+    assert [path.name for path in out.iterdir()] == ["new"]
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_the_cache_folder_can_be_moved(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLX_RSFT_CACHE", str(tmp_path))
+    assert files.cache_folder() == tmp_path

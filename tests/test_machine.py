@@ -1,0 +1,121 @@
+import os
+import subprocess
+import sys
+
+import pytest
+
+from mlx_rsft import machine
+
+linux_only = pytest.mark.skipif(sys.platform != "linux", reason="BLAS swap is Linux's")
+
+MULTIPLY = """
+import sys, time
+import mlx_rsft
+from mlx_rsft import machine
+import mlx.core as mx
+a = mx.random.normal((768, 768))
+mx.eval(a @ a)
+began = time.perf_counter()
+mx.eval(a @ a, a @ a.T)
+print(machine.device().blas, 4 * 768**3 / (time.perf_counter() - began) / 1e9)
+print([line for line in open("/proc/self/maps") if "openblas" in line][:1])
+"""
+
+
+def _python(code, **env):
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | env,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+
+
+@linux_only
+def test_openblas_takes_the_place_of_the_reference_and_can_be_switched_off():
+    fast, mapped = _python(MULTIPLY).stdout.splitlines()
+    slow, unmapped = _python(MULTIPLY, MLX_RSFT_BLAS="off").stdout.splitlines()
+    assert fast.split()[0] == "openblas"
+    assert slow.split()[0] == "reference"
+    assert "libopenblas" in mapped
+    assert unmapped == "[]"
+    assert float(fast.split()[1]) > 3 * float(slow.split()[1])
+
+
+@linux_only
+def test_openblas_needs_no_fortran_runtime_of_the_system(tmp_path):
+    code = (
+        "import ctypes\n"
+        "from mlx_rsft import machine\n"
+        "machine._load_bundled_gfortran("
+        "machine._find_openblas().parents[2] / 'mlx_cpu.libs')\n"
+        "print(ctypes.CDLL('libgfortran.so.5')._name)\n"
+        "print(open('/proc/self/maps').read().count('lib/libgfortran'))\n"
+    )
+    ran = _python(code, MLX_RSFT_CACHE=str(tmp_path), MLX_RSFT_BLAS="off")
+    assert ran.stdout.splitlines()[0] == "libgfortran.so.5"
+    assert list(tmp_path.rglob("libgfortran.so.5"))
+
+
+@linux_only
+def test_mlx_imported_too_early_is_announced():
+    ran = _python("import mlx.core, mlx_rsft")
+    assert "imported before" in ran.stderr
+
+
+def test_the_device_record_has_every_fact():
+    record = machine.device().as_record()
+    assert record["backend"] in ("cpu", "metal", "cuda")
+    assert record["memory_bytes"] > 1e9
+
+
+def test_sleep_is_held_off_by_caffeinate_where_it_exists_and_released(monkeypatch):
+    commands = []
+
+    class Holder:
+        ended = False
+
+        def terminate(self):
+            self.ended = True
+
+        def wait(self):
+            assert self.ended
+
+    holder = Holder()
+
+    def start(command):
+        commands.append(list(command))
+        return holder
+
+    monkeypatch.setattr(machine.shutil, "which", lambda name: f"/usr/bin/{name}")
+    with machine.kept_awake(start) as held:
+        assert held
+        assert not holder.ended
+    assert commands == [["caffeinate", "-i", "-m", "-w", str(os.getpid())]]
+    assert holder.ended
+
+
+def test_without_caffeinate_nothing_is_held(monkeypatch):
+    monkeypatch.setattr(machine.shutil, "which", lambda name: None)
+    with machine.kept_awake() as held:
+        assert not held
+
+
+def test_the_wired_limit_is_restored_even_after_an_error(monkeypatch):
+    import mlx.core as mx
+
+    limits = [5]
+
+    def set_limit(value):
+        limits.append(value)
+        return limits[-2]
+
+    monkeypatch.setattr(mx, "set_wired_limit", set_limit)
+    with pytest.raises(RuntimeError), machine.wired_memory(9):
+        raise RuntimeError
+    assert limits == [5, 9, 5]
+    with machine.wired_memory(0):
+        pass
+    assert limits == [5, 9, 5]
