@@ -1,0 +1,290 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from mlx_rsft.cli.main import COMMANDS
+
+EVERY_HELP = [[], *[[name] for name in COMMANDS], ["data", "demo"]]
+
+
+def _run(*arguments, cwd=None, stdin=None):
+    return subprocess.run(
+        [sys.executable, "-m", "mlx_rsft", *map(str, arguments)],
+        cwd=cwd,
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def _train(run_dir, model, data, *more):
+    return _run(
+        *("train", "--model", model, "--data", data, "--run-dir", run_dir),
+        *("--objective", "dft:floor=0.1", "--layers", "last:2", "--steps", 3, *more),
+    )
+
+
+def _lines(path):
+    return [json.loads(line) for line in Path(path).read_text().splitlines()]
+
+
+@pytest.mark.parametrize("command", EVERY_HELP)
+def test_help_answers_at_once_with_an_example_and_without_the_model_libraries(command):
+    code = (
+        "import sys\n"
+        "from mlx_rsft.cli.main import main\n"
+        "try:\n    main([*sys.argv[1:], '--help'])\n"
+        "except SystemExit as end:\n    assert not end.code\n"
+        "heavy = {'mlx_lm', 'transformers', 'huggingface_hub', 'gguf'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
+    )
+    seconds = []
+    for _ in range(5):
+        began = time.perf_counter()
+        ran = subprocess.run(
+            [sys.executable, "-c", code, *command],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        seconds.append(time.perf_counter() - began)
+        assert ran.returncode == 0, ran.stderr
+        if seconds[-1] < 0.3:
+            break
+    assert command == ["data"] or "mlx-rsft" in ran.stdout.split("Options")[1]
+    assert min(seconds) < 0.3
+
+
+def test_a_run_leaves_what_the_contract_says(tmp_path, tiny_folder, tiny_data):
+    run = tmp_path / "run"
+    ran = _train(run, tiny_folder, tiny_data, "--json")
+    assert ran.returncode == 0, ran.stderr
+    result = json.loads(ran.stdout)
+    assert result["steps"] == 3
+    assert {path.name for path in run.iterdir()} == {
+        "config.toml",
+        "manifest.json",
+        "steps.jsonl",
+        "evals.jsonl",
+        "adapter",
+    }
+    steps = _lines(run / "steps.jsonl")
+    assert [step["step"] for step in steps] == [1, 2, 3]
+    assert steps[0]["loss"] < steps[0]["nll"]
+    assert {"metric", "split", "value", "unit", "n", "stderr"} <= set(
+        _lines(run / "evals.jsonl")[0]
+    )
+    manifest = json.loads((run / "manifest.json").read_text())
+    assert manifest["finished"]
+    assert manifest["objective"] == {"name": "dft", "floor": 0.1}
+    assert set(manifest["data"]["splits"]) == {"train", "valid"}
+    config = (run / "config.toml").read_text()
+    assert "floor = 0.1  # flag" in config
+    assert "rank = 8  # default" in config
+
+
+def test_the_same_seed_writes_the_same_bytes_and_another_does_not(
+    tmp_path, tiny_folder, tiny_data
+):
+    adapters = []
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        ran = _train(tmp_path / name, tiny_folder, tiny_data, "--seed", seed)
+        assert ran.returncode == 0, ran.stderr
+        adapters.append((tmp_path / name / "adapter/adapters.safetensors").read_bytes())
+    assert adapters[0] == adapters[1]
+    assert adapters[0] != adapters[2]
+
+
+def test_eval_reports_every_test_split_with_intervals(tiny_folder, tiny_data):
+    ran = _run("eval", "--model", tiny_folder, "--data", tiny_data, "--json")
+    assert ran.returncode == 0, ran.stderr
+    record = json.loads(ran.stdout)
+    assert set(record) == {"model", "adapter", "splits"}
+    assert set(record["splits"]) == {"test", "shifted"}
+    metrics = record["splits"]["shifted"]["metrics"]
+    assert set(metrics) == {"nll", "perplexity", "token_accuracy", "exact_match"}
+    assert set(metrics["nll"]) == {"value", "unit", "n", "stderr", "low", "high"}
+
+
+def test_eval_with_an_adapter_differs_from_the_bare_model(
+    tmp_path, tiny_folder, tiny_data
+):
+    assert _train(tmp_path / "r", tiny_folder, tiny_data).returncode == 0
+    where = ["--model", tiny_folder, "--data", tiny_data, "--metrics", "nll", "--json"]
+    bare = json.loads(_run("eval", *where).stdout)
+    tuned = _run("eval", *where, "--adapter", tmp_path / "r" / "adapter")
+    assert json.loads(tuned.stdout)["splits"] != bare["splits"]
+
+
+def test_generate_reads_a_prompt_from_stdin(tiny_folder):
+    flags = ["--model", tiny_folder, "--max-tokens", 4, "--json"]
+    typed = _run("generate", *flags, "--prompt", "hi")
+    piped = _run("generate", *flags, "--prompt", "-", stdin="hi")
+    assert json.loads(typed.stdout) == json.loads(piped.stdout)
+
+
+def test_a_dry_run_counts_and_writes_nothing(tmp_path, tiny_folder, tiny_data):
+    ran = _train(tmp_path / "r", tiny_folder, tiny_data, "--dry-run", "--json")
+    plan = json.loads(ran.stdout)
+    assert (plan["rows"], plan["steps"]) == (20, 3)
+    assert plan["supervised_tokens"] < plan["tokens"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_flag_outranks_set_and_both_outrank_the_file(
+    tmp_path, tiny_folder, tiny_data
+):
+    file = tmp_path / "a.toml"
+    file.write_text('[adapter]\nrank = 2\nscale = 2.0\nlayers = "all"\n')
+    flags = ["--config", file, "--set", "adapter.scale=3", "--rank", 8]
+    ran = _train(tmp_path / "r", tiny_folder, tiny_data, *flags)
+    assert ran.returncode == 0, ran.stderr
+    config = (tmp_path / "r" / "config.toml").read_text()
+    assert "rank = 8  # flag" in config
+    assert "scale = 3.0  # --set" in config
+    assert 'layers = "last:2"  # flag' in config
+
+
+GOOD = '{"prompt": "q", "completion": "a"}\n'
+
+
+@pytest.fixture
+def bad(tmp_path, tiny_folder):
+    """Files that are wrong in one way each, by name."""
+    files = {
+        "empty": "",
+        "broken": GOOD * 16 + '{"prompt": "q", \n' + GOOD,
+        "silent": GOOD * 4
+        + '{"messages": [{"role": "user", "content": "q"}]}\n'
+        + GOOD,
+        "long": GOOD * 2 + json.dumps({"prompt": "x" * 300, "completion": "a"}) + "\n",
+        "good": GOOD,
+    }
+    for name, text in files.items():
+        (tmp_path / f"{name}.jsonl").write_text(text)
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    (bare / "config.json").write_text((tiny_folder / "config.json").read_text())
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"--data": "gone.jsonl"}, "gone.jsonl: There is no such file"),
+        ({"--data": "empty.jsonl"}, "empty.jsonl: The file holds no rows"),
+        ({"--data": "broken.jsonl"}, "broken.jsonl:17: Not valid JSON"),
+        ({"--data": "silent.jsonl"}, "silent.jsonl:5: The last message is from"),
+        ({"--data": "long.jsonl", "--max-length": "128"}, "long.jsonl:3: The row has"),
+        ({"--schedule": "cosin"}, "'cosin'"),
+        ({"--objective": "dtf"}, "Did you mean 'dft'"),
+        ({"--layers": "last:9"}, "has 3"),
+        ({"--rank": "x"}, "--rank"),
+        ({"--epochs": "1"}, "Both steps and epochs"),
+        ({"--no-such-flag": "1"}, "--no-such-flag"),
+        ({"--set": "adapter.rnk=1"}, "Did you mean 'adapter.rank'"),
+        ({"--run-dir": "good.jsonl/run"}, "good.jsonl"),
+        ({"--model": "bare"}, "no tokenizer"),
+        ({"--model": "nonesuch"}, "nonesuch"),
+    ],
+)
+@pytest.mark.parametrize("as_json", [False, True])
+def test_bad_input_is_one_clear_message_and_nothing_is_written(
+    bad, tiny_folder, changes, said, as_json
+):
+    flags = {
+        "--model": tiny_folder,
+        "--data": "good.jsonl",
+        "--objective": "sft",
+        "--run-dir": "run",
+        "--steps": "2",
+        "--layers": "last:1",
+        **changes,
+    }
+    before = sorted(bad.rglob("*"))
+    words = [str(word) for pair in flags.items() for word in pair]
+    ran = _run("train", *words, *(["--json"] if as_json else []), cwd=bad)
+    assert ran.returncode == 2
+    assert "Traceback" not in ran.stderr + ran.stdout
+    assert sorted(bad.rglob("*")) == before
+    if as_json:
+        error = json.loads(ran.stdout)["error"]
+        assert set(error) == {"kind", "message", "where", "hint"}
+        assert said.split(": ")[-1] in f"{error['message']} {error['hint']} {error}"
+    else:
+        assert said in ran.stderr
+        assert ran.stdout == ""
+
+
+def test_a_run_directory_that_may_not_be_written_is_refused(bad, tiny_folder):
+    closed = bad / "closed"
+    closed.mkdir(mode=0o500)
+    if os.access(closed, os.W_OK):  # the superuser may write anywhere but there
+        closed = Path("/proc/self")
+    ran = _train(closed / "run", tiny_folder, bad / "good.jsonl")
+    assert ran.returncode == 2
+    assert "cannot be written" in ran.stderr
+
+
+@pytest.mark.parametrize("command", ["trian", "evla"])
+def test_a_mistyped_command_is_answered_with_the_nearest(command):
+    ran = _run(command)
+    assert ran.returncode == 2
+    assert "Did you mean" in ran.stderr
+
+
+def test_missing_flags_are_asked_for_by_name():
+    ran = _run("train", "--run-dir", "x", "--objective", "sft")
+    assert ran.returncode == 2
+    assert "--model" in ran.stderr
+    assert "--data" in ran.stderr
+    ran = _run("eval")
+    assert "--data" in ran.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_ctrl_c_saves_the_adapter_and_ends_with_130(tmp_path, tiny_folder, tiny_data):
+    run = tmp_path / "run"
+    command = [sys.executable, "-m", "mlx_rsft", "train", "--model", tiny_folder]
+    command += ["--data", tiny_data, "--objective", "sft", "--run-dir", run]
+    command += ["--layers", "all", "--steps", "100000"]
+    process = subprocess.Popen(
+        list(map(str, command)), stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 60
+    while not (run / "steps.jsonl").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Stopped after" in said
+    assert "Traceback" not in said
+    steps = _lines(run / "steps.jsonl")
+    manifest = json.loads((run / "manifest.json").read_text())
+    assert manifest["interrupted"] is True
+    assert manifest["finished"] is None
+    assert manifest["result"]["steps"] == len(steps)
+    tuned = _run(
+        *("eval", "--model", tiny_folder, "--adapter", run / "adapter"),
+        *("--data", tiny_data, "--metrics", "nll"),
+    )
+    assert tuned.returncode == 0, tuned.stderr
+
+
+def test_a_reader_that_leaves_is_no_error(tiny_folder, tiny_data):
+    command = f"{sys.executable} -m mlx_rsft eval --model {tiny_folder} "
+    command += f"--data {tiny_data} --json | head -c 1; echo ${{PIPESTATUS[0]}}"
+    ran = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, check=False
+    )
+    assert ran.stdout.endswith("0\n")
+    assert "Traceback" not in ran.stderr
+    assert "BrokenPipe" not in ran.stderr

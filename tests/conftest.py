@@ -1,0 +1,35 @@
+"""Shared fixtures: a tiny model and data on disk, the command line, the demo model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import mlx_rsft  # noqa: F401 - prepares the BLAS before anything imports mlx
+from mlx_rsft import testing
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory) -> Path:
+    """A tiny model on disk; not to be changed."""
+    return testing.write_tiny_model(tmp_path_factory.mktemp("tiny") / "model")
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory) -> Path:
+    """A data folder with four splits; not to be changed."""
+    folder = tmp_path_factory.mktemp("data")
+    for name, rows in (("train", 20), ("valid", 4), ("test", 6), ("test_shifted", 6)):
+        write_rows(
+            folder / f"{name}.jsonl", [(f"{name} {n}", f"{n}") for n in range(rows)]
+        )
+    return folder
+
+
+def write_rows(path: Path, pairs: list[tuple[str, str]]) -> Path:
+    """A data file with one question and answer per row."""
+    lines = [json.dumps({"prompt": q, "completion": a}) for q, a in pairs]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path

@@ -1,0 +1,76 @@
+import numpy as np
+import pytest
+
+from mlx_rsft.data import batching
+from mlx_rsft.data.conversation import Example
+
+
+def _example(length, spans=((2, 4),), base=1):
+    return Example(tuple(range(base, base + length)), spans, "f:1")
+
+
+@pytest.mark.parametrize(("rows", "size"), [(10, 4), (7, 7), (5, 8), (9, 1)])
+def test_every_row_is_seen_once_per_epoch_and_none_is_dropped(rows, size):
+    steps = batching.steps_per_epoch(rows, size)
+    for epoch in range(3):
+        seen = [
+            row
+            for step in range(epoch * steps, (epoch + 1) * steps)
+            for row in batching.window(step, rows, size, seed=4)
+        ]
+        assert sorted(seen) == list(range(rows))
+
+
+def test_order_is_a_function_of_seed_and_epoch():
+    first = batching.window(0, 100, 50, seed=1)
+    assert batching.window(0, 100, 50, seed=1) == first
+    assert batching.window(2, 100, 50, seed=1) != first
+    assert batching.window(0, 100, 50, seed=2) != first
+
+
+def test_micro_batches_keep_every_row_and_the_budget():
+    rng = np.random.default_rng(0)
+    examples = [_example(int(n)) for n in rng.integers(4, 120, 40)]
+    groups = batching.micro_batches(examples, 512)
+    assert sorted(map(id, examples)) == sorted(id(e) for g in groups for e in g)
+    for group in groups:
+        width = batching.padded_width(max(len(e.tokens) for e in group))
+        assert len(group) * width <= 512
+
+
+def test_a_row_beyond_the_budget_is_computed_alone_not_dropped():
+    groups = batching.micro_batches([_example(100), _example(10)], 32)
+    assert [len(group) for group in groups] == [1, 1]
+
+
+def test_positions_predict_exactly_the_supervised_tokens():
+    examples = [_example(6, ((2, 4), (5, 6))), _example(9, ((3, 7),), base=100)]
+    batch = batching.collate(examples)
+    flat = np.array(batch.tokens_BT).reshape(-1)
+    rows, targets = np.array(batch.rows_N), np.array(batch.targets_N)
+    assert targets.tolist() == [3, 4, 6, 103, 104, 105, 106]
+    assert flat[rows + 1].tolist() == targets.tolist()
+    assert batch.num_tokens == 15
+
+
+def test_no_pad_token_is_ever_supervised():
+    rng = np.random.default_rng(1)
+    for _ in range(50):
+        examples = []
+        for length in rng.integers(4, 30, 5):
+            start = int(rng.integers(1, length - 1))
+            end = int(rng.integers(start + 1, length + 1))
+            examples.append(_example(int(length), ((start, end),)))
+        width = 64
+        batch = batching.collate(examples, width)
+        wanted = [
+            token for e in examples for a, b in e.spans for token in e.tokens[a:b]
+        ]
+        assert np.array(batch.targets_N).tolist() == wanted
+        assert 0 not in wanted
+
+
+def test_widths_are_few_and_never_too_small_for_the_attention_gradient():
+    assert batching.padded_width(3) == 16
+    assert batching.padded_width(17) == 24
+    assert {batching.padded_width(n) % 8 for n in range(1, 200)} == {0}

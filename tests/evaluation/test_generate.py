@@ -1,0 +1,39 @@
+import mlx.core as mx
+
+from mlx_rsft import testing
+from mlx_rsft.data.conversation import Example
+from mlx_rsft.evaluation import generate
+
+
+def _greedy(model, prompt, count, end):
+    tokens = list(prompt)
+    for _ in range(count):
+        token = int(mx.argmax(model(mx.array(tokens)[None])[0, -1]).item())
+        if token == end:
+            break
+        tokens.append(token)
+    return tokens[len(prompt) :]
+
+
+def test_batched_greedy_answers_are_those_of_plain_greedy_decoding():
+    model, tokenizer = testing.tiny_model(), testing.byte_tokenizer()
+    prompts = [(5, 6, 7), (1, 2, 3, 4, 5, 6, 7, 8), (9,)]
+    examples = [Example((*p, 1), ((len(p), len(p) + 1),), "f") for p in prompts]
+    end = testing.VOCABULARY - 1
+    wanted = [tokenizer.decode(_greedy(model, p, 9, end)) for p in prompts]
+    assert generate.answers(model, tokenizer, examples, max_tokens=9) == wanted
+
+
+def test_streaming_joins_to_the_greedy_answer_and_sampling_follows_the_seed():
+    model, tokenizer = testing.tiny_model(), testing.byte_tokenizer()
+    options = {"max_tokens": 12, "temperature": 0.0, "seed": 0}
+
+    def text(**changes):
+        pieces = generate.stream(model, tokenizer, [5, 6, 7], **{**options, **changes})
+        return "".join(pieces)
+
+    greedy = _greedy(model, (5, 6, 7), 12, testing.VOCABULARY - 1)
+    assert text() == tokenizer.decode(greedy)
+    hot = {"temperature": 2.0}
+    assert text(**hot) == text(**hot)
+    assert text(**hot) != text(**hot, seed=1)
