@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,7 @@ def write_json(path: Path, record: Mapping[str, Any]) -> None:
 
 
 @contextlib.contextmanager
-def new_folder(path: Path) -> Iterator[Path]:
+def new_folder(path: Path) -> Generator[Path]:
     """Yield a scratch folder that becomes ``path`` when the block ends well.
 
     An existing ``path`` is replaced only then; after an error nothing is left.

@@ -17,6 +17,23 @@ Head = Callable[[mx.array], mx.array]
 """Hidden states (N, D) to logits (N, V), soft caps and scaling included."""
 
 
+class Totals(NamedTuple):
+    """The sums of ``LossSums`` as plain numbers."""
+
+    objective: float
+    nll: float
+    probability: float
+    weight: float
+    weight_squared: float
+    tokens: float
+
+    @property
+    def effective_share(self) -> float:
+        """Effective sample size of the weights as a share of the tokens, 0 to 1."""
+        spread = self.weight_squared * self.tokens
+        return self.weight * self.weight / spread if spread else 0.0
+
+
 class LossSums(NamedTuple):
     """Sums over supervised tokens; each a float32 scalar, losses in nats.
 
@@ -38,6 +55,17 @@ class LossSums(NamedTuple):
 
     def __add__(self, other: tuple[mx.array, ...]) -> LossSums:  # type: ignore[override]
         return LossSums(*(a + b for a, b in zip(self, other, strict=True)))
+
+    def totals(self) -> Totals:
+        """The sums as numbers; waits for them to be computed."""
+        return Totals(*(number(value) for value in self))
+
+
+def number(scalar: mx.array) -> float:
+    """A real scalar as a Python number; waits for it to be computed."""
+    value = scalar.item()
+    assert not isinstance(value, complex)
+    return float(value)
 
 
 def log_probability(logits_NV: mx.array, targets_N: mx.array) -> mx.array:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import importlib
 import os
 import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -102,7 +103,7 @@ def require_backend() -> None:
         MachineError: If ``mlx.core`` cannot be imported; names the extras to install.
     """
     try:
-        import mlx.core  # noqa: F401
+        importlib.import_module("mlx.core")
     except ImportError as problem:
         rosetta = sys.platform == "darwin" and platform.machine() != "arm64"
         raise MachineError(
@@ -174,7 +175,7 @@ def _start(command: Sequence[str]) -> subprocess.Popen[bytes]:
 
 
 @contextlib.contextmanager
-def kept_awake(start: Start = _start) -> Iterator[bool]:
+def kept_awake(start: Start = _start) -> Generator[bool]:
     """Hold idle sleep off on a Mac while the block runs; yields whether it does.
 
     ``caffeinate`` watches this process, so the hold ends even if we are killed.
@@ -191,7 +192,7 @@ def kept_awake(start: Start = _start) -> Iterator[bool]:
 
 
 @contextlib.contextmanager
-def wired_memory(working_set_bytes: int) -> Iterator[None]:
+def wired_memory(working_set_bytes: int) -> Generator[None]:
     """Keep up to ``working_set_bytes`` resident on Metal, restore the limit after.
 
     With 0, as on every backend but Metal, the block runs unchanged.

@@ -26,9 +26,13 @@ def test_a_number_that_json_does_not_know_is_refused_before_anything_is_written(
 
 
 def test_a_new_folder_is_there_complete_or_not_at_all(tmp_path):
-    with pytest.raises(RuntimeError), files.new_folder(tmp_path / "out") as scratch:
-        (scratch / "half").write_text("x")
-        raise RuntimeError
+    def write_half():
+        with files.new_folder(tmp_path / "out") as scratch:
+            (scratch / "half").write_text("x")
+            raise OSError("full")
+
+    with pytest.raises(OSError, match="full"):
+        write_half()
     assert list(tmp_path.iterdir()) == []
 
 

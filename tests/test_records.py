@@ -25,10 +25,18 @@ def test_every_line_is_standard_json_even_when_the_loss_is_not_a_number(tmp_path
     records.append(path, _step().as_record())
     records.append(path, _step(loss=float("nan"), skipped=True).as_record())
     first, second = [json.loads(line) for line in path.read_text().splitlines()]
-    assert (
-        list(first)
-        == ["step", "loss", "nll", "mean_p", "ess", "tokens", "learning_rate", "grad_norm", "tokens_per_s", "peak_bytes"]
-    )
+    assert list(first) == [
+        "step",
+        "loss",
+        "nll",
+        "mean_p",
+        "ess",
+        "tokens",
+        "learning_rate",
+        "grad_norm",
+        "tokens_per_s",
+        "peak_bytes",
+    ]
     assert second["loss"] is None
     assert second["skipped"] is True
     assert list(records.read_lines(path)) == [first, second]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -60,14 +60,14 @@ class TerminalReporter:
         self._console.print(f"note: {text}", markup=False)
 
     @contextmanager
-    def task(self, title: str, total: int) -> Iterator[Advance]:
+    def task(self, title: str, total: int) -> Generator[Advance]:
         """Show progress of ``total`` units (0: unknown) while the block runs."""
         show = self._bar if self._console.is_terminal else self._lines
         with show(title, total) as advance:
             yield advance
 
     @contextmanager
-    def _bar(self, title: str, total: int) -> Iterator[Advance]:
+    def _bar(self, title: str, total: int) -> Generator[Advance]:
         from rich import progress
 
         columns: list[progress.ProgressColumn] = [
@@ -82,24 +82,24 @@ class TerminalReporter:
             task = bar.add_task(title, total=total or None, text="")
 
             def advance(done: int, text: str = "") -> None:
-                bar.update(task, advance=done, **({"text": text} if text else {}))
+                words = {"text": text} if text else {}
+                bar.update(task, advance=done, **words)  # pyright: ignore
 
             yield advance
             if not total:
                 bar.update(task, total=1, completed=1, text="")
 
     @contextmanager
-    def _lines(self, title: str, total: int) -> Iterator[Advance]:
-        done = shown = 0
+    def _lines(self, title: str, total: int) -> Generator[Advance]:
+        so_far = shown = 0
 
-        def advance(more: int, text: str = "") -> None:
-            nonlocal done, shown
-            done += more
-            if total and (done * 10 // total > shown or done == total):
-                shown = done * 10 // total
-                self._console.print(
-                    f"{title}: {done}/{total}  {text}".rstrip(), markup=False
-                )
+        def advance(done: int, text: str = "") -> None:
+            nonlocal so_far, shown
+            so_far += done
+            if total and (so_far * 10 // total > shown or so_far == total):
+                shown = so_far * 10 // total
+                line = f"{title}: {so_far}/{total}  {text}".rstrip()
+                self._console.print(line, markup=False)
 
         if not total:
             self._console.print(title, markup=False)

@@ -79,8 +79,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # The reader has left; python would complain again while flushing at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
-    except Exception:  # noqa: BLE001 - the last one who can say that it is our bug
-        sys.excepthook(*sys.exc_info())
+    except Exception as bug:  # noqa: BLE001 - the last one who can say that it is our bug
+        sys.excepthook(type(bug), bug, bug.__traceback__)
         sys.stderr.write(ISSUES_HINT + "\n")
         sys.exit(1)
 

@@ -39,7 +39,7 @@ def count_layers(layers: str, num_layers: int) -> int:
     return int(match[1])
 
 
-def attach(model: nn.Module, settings: AdapterSettings) -> dict[str, Any]:
+def attach(model: Any, settings: AdapterSettings) -> dict[str, Any]:
     """Put fresh LoRA layers on a frozen model; draws from mlx's random state.
 
     Returns:

@@ -8,7 +8,7 @@ has them. Shapes: B rows, T positions, D width, N chosen positions, V vocabulary
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import Any
 
 import mlx.core as mx
@@ -63,7 +63,7 @@ class SplitModel:
             return self.model(mx.zeros((1, 1), mx.int32))[0]
 
     @contextlib.contextmanager
-    def _standing_in(self, answer: Callable[..., mx.array]) -> Iterator[None]:
+    def _standing_in(self, answer: Callable[..., mx.array]) -> Generator[None]:
         backbone = self.backbone
         # Through the dict, so that the place among the parameters stays.
         self._parent[self._name] = _StandIn(backbone, answer)

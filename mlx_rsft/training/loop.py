@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -95,17 +95,15 @@ def step_seed(seed: int, number: int) -> int:
 
 def as_record(number: int, facts: StepFacts, rate: float, seconds: float) -> StepRecord:
     """The line that ``steps.jsonl`` gets for a step."""
-    sums = facts.sums
-    tokens = int(sums.tokens.item())
-    count = max(tokens, 1)
-    weight, squared = sums.weight.item(), sums.weight_squared.item()
+    totals = facts.totals
+    count = max(totals.tokens, 1.0)
     return StepRecord(
         step=number,
-        loss=sums.objective.item() / count,
-        nll=sums.nll.item() / count,
-        mean_p=sums.probability.item() / count,
-        ess=weight * weight / (squared * count) if squared else 0.0,
-        tokens=tokens,
+        loss=totals.objective / count,
+        nll=totals.nll / count,
+        mean_p=totals.probability / count,
+        ess=totals.effective_share,
+        tokens=int(totals.tokens),
         learning_rate=rate,
         grad_norm=facts.grad_norm,
         tokens_per_s=facts.num_tokens / seconds,
@@ -115,7 +113,7 @@ def as_record(number: int, facts: StepFacts, rate: float, seconds: float) -> Ste
 
 
 @contextmanager
-def _stop_requests() -> Iterator[Callable[[], bool]]:
+def _stop_requests() -> Generator[Callable[[], bool]]:
     """Turn the first Ctrl-C or SIGTERM into a request; a second Ctrl-C interrupts."""
     asked: list[int] = []
 

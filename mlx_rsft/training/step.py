@@ -20,22 +20,23 @@ from mlx.utils import tree_flatten, tree_map
 from mlx_rsft import loss
 from mlx_rsft.data.batching import collate, micro_batches
 from mlx_rsft.data.conversation import Batch, Example
-from mlx_rsft.loss import LossSums
+from mlx_rsft.loss import LossSums, Totals
 from mlx_rsft.models.split import SplitModel
 from mlx_rsft.objectives import TokenWeight
 
 
 @dataclass(frozen=True, slots=True)
 class StepFacts:
-    """What a step computed; sums over its supervised tokens.
+    """What a step computed.
 
     Attributes:
+        totals: Sums over its supervised tokens.
         grad_norm: Global norm of the mean gradient before clipping.
         applied: False if loss or gradient was not finite and nothing was updated.
         num_tokens: Real tokens that went through the model.
     """
 
-    sums: LossSums
+    totals: Totals
     grad_norm: float
     applied: bool
     num_tokens: int
@@ -79,13 +80,26 @@ def step(
     """Train on one window of examples; leaves the model alone if not finite."""
     batches = [collate(group) for group in micro_batches(examples, token_budget)]
     sums, grads = gradient(split, batches, weigh)
-    count = max(sums.tokens.item(), 1.0)
-    grads = tree_map(lambda grad: grad / count, grads)
-    norm = mx.sqrt(sum(mx.square(g).sum() for _, g in tree_flatten(grads))).item()
-    applied = math.isfinite(norm) and math.isfinite(sums.objective.item())
+    totals = sums.totals()
+    mean = _scaled(grads, 1 / max(totals.tokens, 1.0))
+    norm = _global_norm(mean)
+    applied = math.isfinite(norm) and math.isfinite(totals.objective)
     if applied:
         if 0 < clip_norm < norm:
-            grads = tree_map(lambda grad: grad * (clip_norm / norm), grads)
-        optimizer.update(split.model, grads)
+            mean = _scaled(mean, clip_norm / norm)
+        optimizer.update(split.model, mean)
         mx.eval(split.model.trainable_parameters(), optimizer.state)
-    return StepFacts(sums, norm, applied, sum(batch.num_tokens for batch in batches))
+    return StepFacts(totals, norm, applied, sum(batch.num_tokens for batch in batches))
+
+
+def _scaled(grads: Any, factor: float) -> Any:
+    def scale(grad: mx.array) -> mx.array:
+        return grad * factor
+
+    return tree_map(scale, grads)
+
+
+def _global_norm(grads: Any) -> float:
+    leaves: list[tuple[str, mx.array]] = tree_flatten(grads)  # pyright: ignore
+    squares = [mx.square(grad.astype(mx.float32)).sum() for _, grad in leaves]
+    return math.sqrt(loss.number(mx.stack(squares).sum()))

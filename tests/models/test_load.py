@@ -136,8 +136,7 @@ def test_offline_the_cache_folder_and_the_switch_are_named(tmp_path):
     import sys
 
     ran = subprocess.run(
-        [sys.executable, "-m", "mlx_rsft", "generate", "--model", "no/such-model"]
-        + ["--prompt", "x"],
+        f"{sys.executable} -m mlx_rsft generate --model no/such-model --prompt x".split(),
         env=os.environ | {"HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(tmp_path)},
         capture_output=True,
         text=True,
