@@ -1,0 +1,1 @@
+"""Data: from files of conversations to batches of tokens."""
