@@ -1,4 +1,4 @@
-"""Shared fixtures: a tiny model and data on disk, the command line, the demo model."""
+"""Shared fixtures: a tiny model and data on disk, and the demo model."""
 
 from __future__ import annotations
 
@@ -7,8 +7,18 @@ from pathlib import Path
 
 import pytest
 
-import mlx_rsft  # noqa: F401 - prepares the BLAS before anything imports mlx
-from mlx_rsft import testing
+from mlx_rsft import files, testing
+from mlx_rsft.models import demo
+
+USERS_CACHE = files.cache_folder()  # read now, before any test moves the cache
+
+
+@pytest.fixture(scope="session")
+def demo_gguf() -> Path:
+    """The demo model, in the user's own cache so that it is downloaded once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLX_RSFT_CACHE", str(USERS_CACHE))
+        return demo.gguf_file()
 
 
 @pytest.fixture(scope="session")
@@ -22,9 +32,8 @@ def tiny_data(tmp_path_factory) -> Path:
     """A data folder with four splits; not to be changed."""
     folder = tmp_path_factory.mktemp("data")
     for name, rows in (("train", 20), ("valid", 4), ("test", 6), ("test_shifted", 6)):
-        write_rows(
-            folder / f"{name}.jsonl", [(f"{name} {n}", f"{n}") for n in range(rows)]
-        )
+        pairs = [(f"{name} {n}", f"{n}") for n in range(rows)]
+        write_rows(folder / f"{name}.jsonl", pairs)
     return folder
 
 
