@@ -19,10 +19,11 @@ class StepRecord:
     """One optimizer step, as one line of ``steps.jsonl``.
 
     Attributes:
-        loss: Objective per supervised token, nats; not comparable across objectives.
+        loss: Objective over its normaliser, nats; not comparable across objectives.
         nll: True negative log-likelihood per supervised token, nats.
         mean_p: Mean probability of the supervised tokens.
         ess: Effective sample size of the weights as a share of the tokens, 0 to 1.
+        weight: Sum of the weights of its tokens; ``tokens`` under plain SFT.
         tokens: Supervised tokens of the step.
         grad_norm: Global gradient norm before clipping.
         tokens_per_s: Real (unpadded) tokens computed per second.
@@ -35,6 +36,7 @@ class StepRecord:
     nll: float
     mean_p: float
     ess: float
+    weight: float
     tokens: int
     learning_rate: float
     grad_norm: float

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import mlx.core as mx
 import numpy as np
 
 from mlx_rsft import loss
@@ -44,12 +43,10 @@ def score(
     scores: dict[int, RowScore] = {}
     for group in micro_batches(examples, TOKEN_BUDGET):
         batch = collate(group)
-        hidden_BTD = split.hidden(batch.tokens_BT)
-        hidden_ND = hidden_BTD.reshape(-1, hidden_BTD.shape[-1])[batch.rows_N]
-        logits_NV = split.head(hidden_ND)
-        logp = loss.log_probability(logits_NV, batch.targets_N)
-        hits = mx.argmax(logits_NV, axis=-1) == batch.targets_N
-        _hand_out(group, np.array(logp), np.array(hits), place, scores)
+        hidden_ND = split.supervised(batch.tokens_BT, batch.rows_N)
+        stats, first = loss.token_stats(split.head, hidden_ND, batch.targets_N)
+        hits = np.array(first == batch.targets_N)
+        _hand_out(group, np.array(stats.logp), hits, place, scores)
         if report:
             report(len(group))
     return [scores[index] for index in range(len(examples))]

@@ -13,6 +13,7 @@ from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
+from mlx.utils import tree_flatten
 
 from mlx_rsft.errors import ModelError
 
@@ -61,6 +62,29 @@ class SplitModel:
         """Logits (N, V) of any hidden states (N, D)."""
         with self._standing_in(lambda *_, **__: hidden_ND[None]):
             return self.model(mx.zeros((1, 1), mx.int32))[0]
+
+    def supervised(self, tokens_BT: mx.array, rows_N: mx.array) -> mx.array:
+        """Hidden states (N, D) at flat positions ``b * T + t``: all the head needs."""
+        hidden_BTD = self.hidden(tokens_BT)
+        return hidden_BTD.reshape(-1, hidden_BTD.shape[-1])[rows_N]
+
+    def head_parameters(self) -> dict[str, mx.array]:
+        """Trainable parameters outside the layers, by name: those of a trained head."""
+        leaves: list[tuple[str, mx.array]] = tree_flatten(  # pyright: ignore
+            self.model.trainable_parameters()
+        )
+        return {name: value for name, value in leaves if ".layers." not in f".{name}"}
+
+    def head_with(
+        self, parameters: dict[str, mx.array], hidden_ND: mx.array
+    ) -> mx.array:
+        """Logits under other values of the head's parameters."""
+        before = self.head_parameters()
+        self.model.load_weights(list(parameters.items()), strict=False)
+        try:
+            return self.head(hidden_ND)
+        finally:
+            self.model.load_weights(list(before.items()), strict=False)
 
     @contextlib.contextmanager
     def _standing_in(self, answer: Callable[..., mx.array]) -> Generator[None]:

@@ -1,12 +1,10 @@
-"""The power family: weigh each token by a power of its probability."""
+"""Gates that are functions of p alone through a power: SFT, DFT and between."""
 
 from __future__ import annotations
 
-import math
-
 import mlx.core as mx
 
-from mlx_rsft.errors import ConfigError
+from mlx_rsft.objectives.limits import at_least, between
 from mlx_rsft.objectives.tokens import TokenStats, TokenWeight
 
 
@@ -30,8 +28,7 @@ def power(alpha: float) -> TokenWeight:
     References:
         Li et al., arXiv:2510.00526; Wu et al., arXiv:2508.05629 (alpha = 1).
     """
-    if not (math.isfinite(alpha) and alpha >= 0):
-        raise ConfigError(f"alpha = {alpha}: must be finite and at least 0.")
+    at_least("alpha", alpha, 0)
 
     def weight(stats: TokenStats) -> mx.array:
         return mx.exp(alpha * stats.logp) if alpha else mx.ones_like(stats.logp)
@@ -40,12 +37,15 @@ def power(alpha: float) -> TokenWeight:
 
 
 def sft() -> TokenWeight:
-    """Plain supervised fine-tuning: every token weighs 1, the loss is the NLL."""
+    """Plain supervised fine-tuning: weight 1, the loss is the NLL.
+
+    The best choice where the base model is weak: facts, identity, new formats.
+    """
     return power(0.0)
 
 
 def dft() -> TokenWeight:
-    """Dynamic fine-tuning: weigh each token by its probability.
+    """Dynamic fine-tuning: weight ``p``, in [0, 1].
 
     Removes the 1/p that the gradient of plain SFT hides, so that rare exact matches no
     longer dominate. Helps where the base model is capable, and cannot teach it tokens
@@ -57,18 +57,68 @@ def dft() -> TokenWeight:
     return power(1.0)
 
 
-def with_floor(weight: TokenWeight, floor: float) -> TokenWeight:
-    """Never weigh a token less than ``floor``: bounds the slow-down to 1/floor.
+def blend(a: float) -> TokenWeight:
+    """Mix SFT and DFT: weight ``(1 - a) + a p``, in [1 - a, 1].
+
+    Like a floor it bounds the slow-down on new tokens, but also on likely ones.
 
     Args:
-        weight: The objective to hold up.
-        floor: In [0, 1]; 0 changes nothing.
-
-    Raises:
-        ConfigError: If ``floor`` is outside [0, 1].
+        a: Share of DFT, 0 to 1.
     """
-    if not 0 <= floor <= 1:
-        raise ConfigError(f"floor = {floor}: must lie between 0 and 1.")
-    if floor == 0:
+    between("a", a, 0, 1)
+    return lambda stats: (1 - a) + a * stats.p
+
+
+def floor(f: float) -> TokenWeight:
+    """DFT that never lets go of a token: weight ``max(p, f)``, in [f, 1].
+
+    Bounds the slow-down on new tokens to ``1 / f``; the authors of DFT advise 0.1.
+
+    Args:
+        f: Least weight, 0 to 1.
+    """
+    return with_floor(dft(), f)
+
+
+def with_floor(weight: TokenWeight, f: float) -> TokenWeight:
+    """Hold any weight up to at least ``f``; 0 changes nothing."""
+    between("floor", f, 0, 1)
+    if f == 0:
         return weight
-    return lambda stats: mx.maximum(weight(stats), floor)
+    return lambda stats: mx.maximum(weight(stats), f)
+
+
+def threshold(tau: float = 0.1) -> TokenWeight:
+    """Drop unlikely tokens: weight 1 where ``p >= tau``, else 0.
+
+    As good as DFT where the prior is strong; a token below the threshold is never
+    learned at all.
+
+    Args:
+        tau: Probability, 0 to 1.
+
+    References:
+        ProFit, arXiv:2601.09195; arXiv:2510.00526.
+    """
+    between("tau", tau, 0, 1)
+    return lambda stats: (stats.p >= tau).astype(mx.float32)
+
+
+def focal(gamma: float = 2.0) -> TokenWeight:
+    """Favour unlikely tokens: ``(1-p)^(g-1) ((1-p) - g p log p)``, in [0, 1 + g/e].
+
+    The opposite lean of DFT: the exact gate of the focal loss ``-(1-p)^g log p``.
+
+    Args:
+        gamma: At least 1.
+
+    References:
+        Lin et al., arXiv:1708.02002.
+    """
+    at_least("gamma", gamma, 1)
+
+    def weight(stats: TokenStats) -> mx.array:
+        rest = mx.maximum(1 - stats.p, 0)
+        return rest ** (gamma - 1) * (rest - gamma * stats.p * stats.logp)
+
+    return weight

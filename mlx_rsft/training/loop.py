@@ -17,11 +17,9 @@ import mlx.core as mx
 from mlx_rsft.config import OptimizerSettings, TrainingSettings
 from mlx_rsft.data.batching import steps_per_epoch, window
 from mlx_rsft.data.conversation import Example
-from mlx_rsft.models.split import SplitModel
-from mlx_rsft.objectives import TokenWeight
 from mlx_rsft.records import StepRecord
 from mlx_rsft.training import optimizer as optimizers
-from mlx_rsft.training.step import StepFacts, step
+from mlx_rsft.training.step import StepFacts, Stepper
 
 MOST_SKIPPED = 5
 """So many updates in a row that are not finite end a run."""
@@ -45,9 +43,8 @@ def num_steps(settings: TrainingSettings, num_rows: int) -> int:
 
 
 def run(
-    split: SplitModel,
+    stepper: Stepper,
     examples: Sequence[Example],
-    weigh: TokenWeight,
     training: TrainingSettings,
     optimization: OptimizerSettings,
     *,
@@ -59,8 +56,8 @@ def run(
     Ctrl-C or a termination signal ends the run after the step at hand.
     """
     total = num_steps(training, len(examples))
-    optimizer = optimizers.make(optimization)
-    split.model.train()
+    composition = stepper.objective.composition
+    stepper.split.model.train()
     skipped = 0
     with _stop_requests() as stopped:
         for number in range(total):
@@ -68,17 +65,14 @@ def run(
                 return Outcome(number, interrupted=True)
             chosen = window(number, len(examples), training.batch_size, seed)
             rate = optimizers.learning_rate(number, total, optimization)
-            optimizer.learning_rate = rate
+            stepper.optimizer.learning_rate = rate
+            stepper.references.refresh(number)
             mx.random.seed(step_seed(seed, number))
             mx.reset_peak_memory()
             began = time.perf_counter()
-            facts = step(
-                split,
+            facts = stepper.step(
                 [examples[index] for index in chosen],
-                weigh,
-                optimizer,
-                token_budget=training.token_budget,
-                clip_norm=optimization.clip_norm,
+                composition.switched_in(number / total),
             )
             seconds = time.perf_counter() - began
             record(as_record(number + 1, facts, rate, seconds))
@@ -99,10 +93,11 @@ def as_record(number: int, facts: StepFacts, rate: float, seconds: float) -> Ste
     count = max(totals.tokens, 1.0)
     return StepRecord(
         step=number,
-        loss=totals.objective / count,
+        loss=totals.objective / facts.divisor,
         nll=totals.nll / count,
         mean_p=totals.probability / count,
         ess=totals.effective_share,
+        weight=totals.weight,
         tokens=int(totals.tokens),
         learning_rate=rate,
         grad_norm=facts.grad_norm,

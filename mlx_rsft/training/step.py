@@ -1,28 +1,32 @@
 """One optimizer step: sums over micro-batches, one division, one update.
 
-The division by the token count happens once for the whole step, so one batch of eight
-rows and four micro-batches of two give the same update.
+The division happens once for the whole step, so one batch of eight rows and four
+micro-batches of two give the same update.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
 import mlx.optimizers as optim
+import numpy as np
 from mlx.utils import tree_flatten, tree_map
 
 from mlx_rsft import loss
 from mlx_rsft.data.batching import collate, micro_batches
 from mlx_rsft.data.conversation import Batch, Example
-from mlx_rsft.loss import LossSums, Totals
+from mlx_rsft.loss import LossSums, Recipe, Totals
 from mlx_rsft.models.split import SplitModel
-from mlx_rsft.objectives import TokenWeight
+from mlx_rsft.objectives import Known, Objective, TokenStats
+from mlx_rsft.objectives.composition import fixed_weight
+from mlx_rsft.objectives.tokens import STEP
+from mlx_rsft.training.references import References
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,65 +35,197 @@ class StepFacts:
 
     Attributes:
         totals: Sums over its supervised tokens.
-        grad_norm: Global norm of the mean gradient before clipping.
+        divisor: What the objective was divided by.
+        grad_norm: Global norm of the gradient before clipping.
         applied: False if loss or gradient was not finite and nothing was updated.
         num_tokens: Real tokens that went through the model.
     """
 
     totals: Totals
+    divisor: float
     grad_norm: float
     applied: bool
     num_tokens: int
 
 
-def batch_sums(split: SplitModel, batch: Batch, weigh: TokenWeight) -> LossSums:
-    """Loss sums of one batch; only its supervised positions reach the head."""
-    hidden_BTD = split.hidden(batch.tokens_BT)
-    hidden_ND = hidden_BTD.reshape(-1, hidden_BTD.shape[-1])[batch.rows_N]
-    return loss.dense(split.head, hidden_ND, batch.targets_N, weigh)
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A micro-batch with all that is known of its supervised tokens beforehand."""
+
+    batch: Batch
+    known: Known
+    reference_ND: mx.array | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stepper:
+    """Everything an optimizer step needs beside its rows.
+
+    Attributes:
+        kept: Token ids that the objective leaves at weight 1.
+    """
+
+    split: SplitModel
+    objective: Objective
+    optimizer: optim.Optimizer
+    references: References
+    token_budget: int
+    clip_norm: float
+    kept: frozenset[int] = frozenset()
+
+    def step(self, examples: Sequence[Example], strength: float = 1.0) -> StepFacts:
+        """Train on one window of examples; leaves the model alone if not finite.
+
+        Args:
+            examples: The rows of the step.
+            strength: How far the objective is switched in, 0 (plain SFT) to 1.
+        """
+        pieces = self.pieces(examples, strength)
+        sums, grads = gradient(self.split, pieces, self._recipe())
+        totals = sums.totals()
+        divisor = self._divisor(totals, len(examples))
+        mean = _scaled(grads, 1 / divisor)
+        norm = _global_norm(mean)
+        applied = math.isfinite(norm) and math.isfinite(totals.objective)
+        if applied:
+            if 0 < self.clip_norm < norm:
+                mean = _scaled(mean, self.clip_norm / norm)
+            self.optimizer.update(self.split.model, mean)
+            mx.eval(self.split.model.trainable_parameters(), self.optimizer.state)
+        num_tokens = sum(piece.batch.num_tokens for piece in pieces)
+        return StepFacts(totals, divisor, norm, applied, num_tokens)
+
+    def pieces(self, examples: Sequence[Example], strength: float) -> list[Piece]:
+        """The micro-batches of a step, with weights where those need the whole step."""
+        place = {id(example): index for index, example in enumerate(examples)}
+        pieces: list[Piece] = []
+        for group in micro_batches(examples, self.token_budget):
+            batch = collate(group)
+            rows = [place[id(example)] for example in group]
+            known = self._known(group, batch, rows, len(examples), strength)
+            pieces.append(Piece(batch, known, self.references.base_hidden(batch)))
+        return self._weighed(pieces) if STEP in self.objective.needs else pieces
+
+    def _known(
+        self,
+        group: Sequence[Example],
+        batch: Batch,
+        rows: Sequence[int],
+        num_rows: int,
+        strength: float,
+    ) -> Known:
+        composition = self.objective.composition
+        counts = np.array([example.num_supervised for example in group])
+        row_tokens = np.repeat(counts, counts).astype(np.float32)
+        by_row = composition.normalise == "sequence"
+        return Known(
+            row=mx.array(np.repeat(rows, counts).astype(np.int32)),
+            row_tokens=mx.array(row_tokens),
+            scale=mx.array(1 / row_tokens) if by_row else None,
+            plain=self._plain(group, counts),
+            reference_logp=self.references.base_logp(group, batch),
+            lagged_logp=self.references.lagged_logp(batch),
+            num_rows=num_rows,
+            strength=strength,
+        )
+
+    def _plain(self, group: Sequence[Example], counts: np.ndarray) -> mx.array | None:
+        where = set(self.objective.composition.where)
+        if not where and not self.kept:
+            return None
+        outside = [bool(where) and not where & set(example.tags) for example in group]
+        targets = [
+            token
+            for example in group
+            for start, end in example.spans
+            for token in example.tokens[start:end]
+        ]
+        spared = np.isin(np.array(targets), list(self.kept))
+        return mx.array(np.repeat(outside, counts) | spared)
+
+    def _weighed(self, pieces: list[Piece]) -> list[Piece]:
+        """Weights from the tokens of all pieces at once, by a pass without gradient."""
+        seen: list[TokenStats] = []
+        for piece in pieces:
+            hidden_ND = self.split.supervised(piece.batch.tokens_BT, piece.batch.rows_N)
+            facts = self.objective.head_facts
+            stats, _ = loss.token_stats(
+                self.split.head, hidden_ND, piece.batch.targets_N, facts
+            )
+            seen.append(replace(stats, known=piece.known))
+        weight = self.objective.weight(_joined(seen))
+        weighed: list[Piece] = []
+        begin = 0
+        for piece in pieces:
+            end = begin + piece.batch.targets_N.size
+            known = replace(piece.known, weight=weight[begin:end])
+            weighed.append(replace(piece, known=known))
+            begin = end
+        return weighed
+
+    def _recipe(self) -> Recipe:
+        objective = self.objective
+        if STEP in objective.needs:
+            return Recipe(fixed_weight, (), objective.pulls)
+        return Recipe(objective.weight, objective.head_facts, objective.pulls)
+
+    def _divisor(self, totals: Totals, num_rows: int) -> float:
+        chosen = {
+            "token": totals.tokens,
+            "weight": totals.weight,
+            "sequence": float(num_rows),
+        }[self.objective.composition.normalise]
+        return chosen if chosen > 0 else 1.0
+
+
+def _joined(parts: Sequence[TokenStats]) -> TokenStats:
+    """The facts of all parts as one; they are parts of the same step."""
+    first = parts[0].known
+    known = {
+        name: mx.concatenate([part.known.arrays()[name] for part in parts])
+        for name in first.arrays()
+    }
+    return TokenStats(
+        mx.concatenate([part.logp for part in parts]), known=replace(first, **known)
+    )
 
 
 def gradient(
-    split: SplitModel, batches: Sequence[Batch], weigh: TokenWeight
+    split: SplitModel, pieces: Sequence[Piece], recipe: Recipe
 ) -> tuple[LossSums, Any]:
-    """Loss sums over all batches, and the gradient of the summed objective."""
+    """Loss sums over all pieces, and the gradient of the summed objective."""
 
-    def summed(batch: Batch) -> LossSums:
-        return batch_sums(split, batch, weigh)
+    def summed(piece: Piece) -> LossSums:
+        return piece_sums(split, piece, recipe)
 
     differentiate = nn.value_and_grad(split.model, summed)
     parts: list[LossSums] = []
     total: Any = None
-    for batch in batches:
-        sums, grads = differentiate(batch)
+    for piece in pieces:
+        sums, grads = differentiate(piece)
         parts.append(LossSums(*sums))
         total = grads if total is None else tree_map(mx.add, total, grads)
         mx.eval(parts[-1], total)
     return reduce(LossSums.__add__, parts), total
 
 
-def step(
-    split: SplitModel,
-    examples: Sequence[Example],
-    weigh: TokenWeight,
-    optimizer: optim.Optimizer,
-    *,
-    token_budget: int,
-    clip_norm: float,
-) -> StepFacts:
-    """Train on one window of examples; leaves the model alone if not finite."""
-    batches = [collate(group) for group in micro_batches(examples, token_budget)]
-    sums, grads = gradient(split, batches, weigh)
-    totals = sums.totals()
-    mean = _scaled(grads, 1 / max(totals.tokens, 1.0))
-    norm = _global_norm(mean)
-    applied = math.isfinite(norm) and math.isfinite(totals.objective)
-    if applied:
-        if 0 < clip_norm < norm:
-            mean = _scaled(mean, clip_norm / norm)
-        optimizer.update(split.model, mean)
-        mx.eval(split.model.trainable_parameters(), optimizer.state)
-    return StepFacts(totals, norm, applied, sum(batch.num_tokens for batch in batches))
+def piece_sums(split: SplitModel, piece: Piece, recipe: Recipe) -> LossSums:
+    """Loss sums of one micro-batch, by the engine that its head allows."""
+    batch = piece.batch
+    hidden_ND = split.supervised(batch.tokens_BT, batch.rows_N)
+    trained = split.head_parameters()
+    if trained:
+        return loss.checkpointed(
+            split.head_with, trained, hidden_ND, batch.targets_N, recipe, piece.known
+        )
+    return loss.fused(
+        split.head,
+        hidden_ND,
+        batch.targets_N,
+        recipe,
+        piece.known,
+        piece.reference_ND,
+    )
 
 
 def _scaled(grads: Any, factor: float) -> Any:

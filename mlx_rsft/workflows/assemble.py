@@ -18,6 +18,9 @@ from mlx_rsft.models import adapters, load
 from mlx_rsft.models.load import LoadedModel
 from mlx_rsft.models.split import SplitModel
 from mlx_rsft.objectives import Objective, build
+from mlx_rsft.training import optimizer as optimizers
+from mlx_rsft.training.references import References
+from mlx_rsft.training.step import Stepper
 from mlx_rsft.workflows.reporter import Reporter
 
 INITIAL_ADAPTER = 0x5EED
@@ -119,6 +122,27 @@ def fresh_adapter(loaded: LoadedModel, config: Config) -> dict[str, Any]:
     """Put the adapter that the seed determines on the model; its mlx-lm config."""
     mx.random.seed(config.seed ^ INITIAL_ADAPTER)
     return adapters.attach(loaded.model, config.adapter)
+
+
+def stepper(
+    split: SplitModel, objective: Objective, loaded: LoadedModel, config: Config
+) -> Stepper:
+    """Everything an optimizer step needs beside its rows."""
+    return Stepper(
+        split,
+        objective,
+        optimizers.make(config.optimizer),
+        References(split, objective),
+        token_budget=config.training.token_budget,
+        clip_norm=config.optimizer.clip_norm,
+        kept=_kept(objective.composition.keep, loaded.tokenizer),
+    )
+
+
+def _kept(kind: str, tokenizer: Any) -> frozenset[int]:
+    ends = frozenset(tokenizer.eos_token_ids)
+    special = ends | frozenset(tokenizer.all_special_ids)
+    return {"none": frozenset[int](), "end": ends, "special": special}[kind]
 
 
 def adapted(loaded: LoadedModel, adapter: Path | None) -> SplitModel:

@@ -132,9 +132,8 @@ def _steps(job: Job, run: RunDir, reporter: Reporter) -> Outcome:
             advance(1, f"loss {step.loss:.3f}  NLL {step.nll:.3f}  p {step.mean_p:.2f}")
 
         return loop.run(
-            job.split,
+            assemble.stepper(job.split, job.objective, job.loaded, config),
             job.examples[TRAIN],
-            job.objective.weight,
             config.training,
             config.optimizer,
             seed=config.seed,
