@@ -1,0 +1,1 @@
+"""Models: found, fetched, loaded and taken apart."""
