@@ -7,8 +7,12 @@ every other block type becomes floats. A new architecture is one more member of
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import hashlib
+import json
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -24,6 +28,7 @@ from mlx_rsft.models.gguf_file import ELSEWHERE, GROUP, Floats, GgufFile
 if TYPE_CHECKING:
     from gguf.gguf_reader import ReaderTensor
 
+CONVERTER = 1  # count up when the same file would become another folder
 FLOAT_TYPES = {"float32": np.float32, "float16": np.float16}
 
 Config = dict[str, Any]
@@ -46,6 +51,52 @@ ARCHITECTURES: dict[str, Architecture] = {
         gguf_llama.rows,
     ),
 }
+
+
+def as_folder(source: Path, *, float_type: str) -> Path:
+    """The converted folder of a file, made once and kept in the user's cache.
+
+    The folder is known by the file's SHA-256, ``float_type`` and the converter's
+    version; processes that ask at the same time wait for the first.
+
+    Raises:
+        ModelError: If the file cannot be used; nothing is left behind.
+    """
+    gguf_file.check_magic(source)
+    kept = files.cache_folder() / "models"
+    folder = kept / f"{_digest(source, kept)}-{float_type}-v{CONVERTER}"
+    if not folder.exists():
+        with _alone(kept / f".{folder.name}.lock"):
+            if not folder.exists():
+                convert(source, folder, float_type=float_type)
+    return folder
+
+
+@contextlib.contextmanager
+def _alone(lock: Path) -> Generator[None]:
+    """Run the block in one process at a time; the system frees the lock at exit."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _digest(source: Path, kept: Path) -> str:
+    """The file's SHA-256, computed again only when its path, size or time changes.
+
+    Hashing takes 0.7 s per gigabyte, which every command would pay at its start.
+    """
+    facts = source.stat()
+    name = hashlib.sha256(str(source.resolve()).encode()).hexdigest()
+    note = kept / "digests" / f"{name}.json"
+    seen = {"bytes": facts.st_size, "changed_ns": facts.st_mtime_ns}
+    if note.exists():
+        record = json.loads(note.read_text(encoding="utf-8"))
+        if record.items() >= seen.items():
+            return record["sha256"]
+    digest = files.sha256(source)
+    files.write_json(note, {**seen, "sha256": digest})
+    return digest
 
 
 def convert(source: Path, folder: Path, *, float_type: str) -> None:

@@ -1,3 +1,8 @@
+import os
+import subprocess
+import sys
+import time
+
 import gguf as reference
 import mlx.core as mx
 import numpy as np
@@ -5,6 +10,7 @@ import pytest
 from mlx_lm import generate, load
 from mlx_lm.models import llama
 
+from mlx_rsft import files
 from mlx_rsft.errors import ConfigError, ModelError
 from mlx_rsft.models import gguf
 
@@ -175,3 +181,79 @@ def test_a_vocabulary_of_another_size_is_refused(tiny, refusal, tmp_path):
 def test_an_unknown_float_type_is_refused(demo_gguf, tmp_path):
     with pytest.raises(ConfigError, match="float_type is 'float64'"):
         gguf.convert(demo_gguf, tmp_path / "model", float_type="float64")
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLX_RSFT_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def test_a_file_is_converted_and_hashed_once(tiny, tmp_path, cache, monkeypatch):
+    path = tiny().write(tmp_path / "m.gguf")
+    first = gguf.as_folder(path, float_type="float32")
+    assert first.is_relative_to(cache)
+    load(str(first))
+
+    def unexpected(*_, **__):
+        raise AssertionError("this work was done before")
+
+    monkeypatch.setattr(gguf, "convert", unexpected)
+    monkeypatch.setattr(files, "sha256", unexpected)
+    began = time.perf_counter()
+    assert gguf.as_folder(path, float_type="float32") == first
+    assert time.perf_counter() - began < 0.1
+
+
+def test_other_content_under_the_same_name_is_converted_anew(tiny, tmp_path, cache):
+    model = tiny()
+    path = model.write(tmp_path / "m.gguf")
+    first = gguf.as_folder(path, float_type="float32")
+    assert gguf.as_folder(path, float_type="float16") != first
+    model.tensors["output_norm.weight"] += 1
+    model.write(path)
+    os.utime(path, ns=(0, 0))
+    assert gguf.as_folder(path, float_type="float32") != first
+
+
+def test_the_same_content_under_another_name_is_not_converted_again(
+    tiny, tmp_path, cache
+):
+    first = gguf.as_folder(tiny().write(tmp_path / "a"), float_type="float32")
+    assert gguf.as_folder(tiny().write(tmp_path / "b"), float_type="float32") == first
+
+
+def test_a_file_that_cannot_be_used_leaves_no_folder_in_the_cache(
+    tiny, tmp_path, cache
+):
+    path = tiny().write(tmp_path / "m.gguf", architecture="rwkv7")
+    with pytest.raises(ModelError, match="rwkv7"):
+        gguf.as_folder(path, float_type="float32")
+    assert not list(cache.rglob("config.json"))
+    with pytest.raises(ModelError, match="cannot be read"):
+        gguf.as_folder(tmp_path / "missing.gguf", float_type="float32")
+
+
+def test_processes_that_ask_at_once_convert_once(tiny, tmp_path, cache):
+    path = tiny().write(tmp_path / "m.gguf")
+    program = f"""if True:
+        import time
+        from pathlib import Path
+        from mlx_rsft.models import gguf
+        convert = gguf.convert
+        def slowly(*values, **names):
+            print("converting")
+            time.sleep(1.5)  # longer than two processes can start apart
+            convert(*values, **names)
+        gguf.convert = slowly
+        print(gguf.as_folder(Path({str(path)!r}), float_type="float32"))
+    """
+    both = [
+        subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
+        for _ in range(2)
+    ]
+    said = b"".join(process.communicate()[0] for process in both).decode().split()
+    assert [process.returncode for process in both] == [0, 0]
+    folder = gguf.as_folder(path, float_type="float32")
+    assert sorted(said) == sorted(["converting", str(folder), str(folder)])
+    load(str(folder))
