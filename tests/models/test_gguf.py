@@ -11,7 +11,7 @@ from mlx_lm import generate, load
 from mlx_lm.models import llama
 
 from mlx_rsft import files
-from mlx_rsft.errors import ConfigError
+from mlx_rsft.errors import ConfigError, ModelError
 from mlx_rsft.models import gguf
 
 PROMPT = "The three primary colours are red, yellow and blue. Water boils at"
@@ -156,7 +156,7 @@ def test_every_tensor_that_does_not_fit_is_named(tiny, tmp_path):
     model.tensors["blk.0.attn_q.bias"] = np.zeros(256, np.float32)
     model.tensors["blk.0.attn_k.weight"] = np.zeros((64, 256), np.float32)
     path = model.write(tmp_path / "m.gguf")
-    with pytest.raises(gguf.ModelError) as caught:
+    with pytest.raises(ModelError) as caught:
         gguf.convert(path, tmp_path / "model", float_type="float32")
     for said in (
         "4 problems",
@@ -227,10 +227,10 @@ def test_a_file_that_cannot_be_used_leaves_no_folder_in_the_cache(
     tiny, tmp_path, cache
 ):
     path = tiny().write(tmp_path / "m.gguf", architecture="rwkv7")
-    with pytest.raises(gguf.ModelError, match="rwkv7"):
+    with pytest.raises(ModelError, match="rwkv7"):
         gguf.as_folder(path, float_type="float32")
     assert not list(cache.rglob("config.json"))
-    with pytest.raises(gguf.ModelError, match="cannot be read"):
+    with pytest.raises(ModelError, match="cannot be read"):
         gguf.as_folder(tmp_path / "missing.gguf", float_type="float32")
 
 

@@ -135,3 +135,12 @@ def test_numbers_that_float16_cannot_hold_are_refused(tiny, refusal, tmp_path):
     path = model.write(tmp_path / "m.gguf")
     message = refusal(path, float_type="float16")
     assert message == f"{DOWN} holds numbers that are not finite in float16."
+
+
+@pytest.mark.parametrize("kind", ["Q4_0", "Q8_0", "Q6_K", "F16"])
+def test_numbers_that_are_none_are_refused(tiny, refusal, tmp_path, kind):
+    model = tiny()
+    model.store(DOWN, kind)
+    model.tensors[DOWN][0] = 0x7D  # the float16 0x7D7D is not a number
+    path = model.write(tmp_path / "m.gguf")
+    assert refusal(path) == f"{DOWN} holds numbers that are not finite in float32."
