@@ -17,10 +17,13 @@ def _modules(folder):
 def test_the_tree_is_the_one_on_disk():
     block = README.split("## The house")[1].split("```")[1]
     package = ROOT / "mlx_rsft"
-    shown = {}
+    shown, last = {}, ""
     for line in block.strip().splitlines()[1:]:
-        name, *rest = line.split()
-        shown[name] = rest
+        goes_on = line.startswith("     ")
+        last, rest = (
+            (last, line.split()) if goes_on else (line.split()[0], line.split()[1:])
+        )
+        shown.setdefault(last, []).extend(rest)
     folders = {f"{p.name}/": _modules(p) for p in package.iterdir() if _modules(p)}
     files = {f"{stem}.py" for stem in _modules(package)}
     assert set(shown) == set(folders) | files
