@@ -10,8 +10,8 @@ divides once. Shapes: N supervised positions, D width, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import reduce
+from dataclasses import dataclass
+from functools import partial, reduce
 from typing import Any, NamedTuple
 
 import mlx.core as mx
@@ -94,13 +94,13 @@ class LossSums(NamedTuple):
     histogram: mx.array
 
     def __add__(self, other: tuple[mx.array, ...]) -> LossSums:  # type: ignore[override]
-        return LossSums(*(a + b for a, b in zip(self, other, strict=True)))
+        return LossSums._make(a + b for a, b in zip(self, other, strict=True))
 
     def totals(self) -> Totals:
         """The sums as numbers; waits for them to be computed."""
-        *sums, histogram = self
-        counts = tuple(int(count) for count in histogram.tolist())  # type: ignore
-        return Totals(*(number(value) for value in sums), counts)
+        counts = np.array(self.histogram).astype(int)
+        sums = [number(value) for value in self[:-1]]
+        return Totals._make([*sums, tuple(counts.tolist())])
 
 
 def number(scalar: mx.array) -> float:
@@ -114,7 +114,7 @@ def no_tokens(hidden_ND: mx.array) -> LossSums:
     """The sums over nothing: zero, and with a zero gradient."""
     zero = mx.zeros(())
     through = hidden_ND.astype(mx.float32).sum() * 0
-    return LossSums(through, *([zero] * 5), mx.zeros((NUM_BINS,)))
+    return LossSums(through, zero, zero, zero, zero, zero, mx.zeros((NUM_BINS,)))
 
 
 class _Rows(NamedTuple):
@@ -233,7 +233,6 @@ def fused(
     if targets_N.size == 0:
         return no_tokens(hidden_ND)
 
-    @mx.custom_function
     def forward(hidden: mx.array) -> tuple[mx.array, ...]:
         held = _detached(hidden)
         sums, slope_ND = _walk(
@@ -241,13 +240,14 @@ def fused(
         )
         return (*sums, slope_ND)
 
-    @forward.vjp
-    def backward(primals: Any, cotangents: Any, outputs: Any) -> mx.array:  # pyright: ignore
+    def backward(primals: Any, cotangents: Any, outputs: Any) -> mx.array:
         del primals
         return outputs[-1] * cotangents[0]
 
-    *sums, _ = forward(hidden_ND)
-    return LossSums(*sums)
+    with_gradient: Any = mx.custom_function(forward)
+    with_gradient.vjp(backward)
+    *sums, _ = with_gradient(hidden_ND)
+    return LossSums._make(sums)
 
 
 def _detached(traced: mx.array) -> mx.array:
@@ -283,7 +283,7 @@ def _walk(
         )
         # Computed now, so that the next chunk's logits can have this one's memory.
         mx.eval(slope, *sums)
-        parts.append(LossSums(*(_detached(part) for part in sums)))
+        parts.append(LossSums._make(_detached(part) for part in sums))
         slopes.append(_detached(slope))
     return reduce(LossSums.__add__, parts), mx.concatenate(slopes)
 
@@ -308,7 +308,7 @@ def _chunk(
         return (mx.stop_gradient(slope_NV) * logits_NV).sum(), sums
 
     (_, sums), slope_ND = mx.value_and_grad(surrogate)(hidden_ND)
-    return LossSums(*sums), slope_ND
+    return LossSums._make(sums), slope_ND
 
 
 def _logit_slope(
@@ -375,7 +375,7 @@ def checkpointed(
     if targets_N.size == 0:
         return no_tokens(hidden_ND)
 
-    def piece(held: Any, hidden: mx.array, start: int, end: int) -> LossSums:
+    def piece(held: Any, hidden: mx.array, *, start: int, end: int) -> LossSums:
         def of_hidden(rows: mx.array) -> mx.array:
             return head(held, rows)
 
@@ -387,8 +387,8 @@ def checkpointed(
 
     parts: list[LossSums] = []
     for start, end in chunks(bare, hidden_ND, chunk_bytes):
-        run = mx.checkpoint(lambda held, rows, a=start, b=end: piece(held, rows, a, b))
-        parts.append(LossSums(*run(parameters, hidden_ND[start:end])))
+        run = mx.checkpoint(partial(piece, start=start, end=end))
+        parts.append(LossSums._make(run(parameters, hidden_ND[start:end])))
     return reduce(LossSums.__add__, parts)
 
 
@@ -418,11 +418,11 @@ def token_stats(
         parts.append(_facts(rows, wanted, Known()))
         firsts.append(mx.argmax(logits_NV, axis=-1))
         mx.eval(parts[-1].logp, firsts[-1], *_asked(parts[-1], wanted))
-    joined = {
-        name: mx.concatenate([getattr(part, name) for part in parts])
-        for name in ("logp", *wanted)
+    joined: dict[str, mx.array] = {
+        name: mx.concatenate([getattr(part, name) for part in parts]) for name in wanted
     }
-    return replace(TokenStats(**joined), known=known), mx.concatenate(firsts)
+    logp_N = mx.concatenate([part.logp for part in parts])
+    return TokenStats(logp_N, known=known, **joined), mx.concatenate(firsts)
 
 
 def _asked(stats: TokenStats, wanted: Sequence[str]) -> list[mx.array]:

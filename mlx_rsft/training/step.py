@@ -141,7 +141,7 @@ class Stepper:
             for token in example.tokens[start:end]
         ]
         spared = np.isin(np.array(targets), list(self.kept))
-        return mx.array(np.repeat(outside, counts) | spared)
+        return mx.array((np.repeat(outside, counts) | spared).tolist())
 
     def _weighed(self, pieces: list[Piece]) -> list[Piece]:
         """Weights from the tokens of all pieces at once, by a pass without gradient."""
@@ -203,7 +203,7 @@ def gradient(
     total: Any = None
     for piece in pieces:
         sums, grads = differentiate(piece)
-        parts.append(LossSums(*sums))
+        parts.append(LossSums._make(sums))
         total = grads if total is None else tree_map(mx.add, total, grads)
         mx.eval(parts[-1], total)
     return reduce(LossSums.__add__, parts), total
