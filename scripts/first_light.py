@@ -102,8 +102,7 @@ def first_light(out: Path) -> None:
         RsftError: If the demo model cannot be had.
     """
     started = time.monotonic()
-    if Path.cwd() != ROOT:
-        tell(f"$ cd {shlex.quote(str(ROOT))}")
+    tell(f"In {ROOT}:")
     fetch_model()
     journal = read_json(out / "journal.json")
     plan = list(steps(out))
@@ -210,7 +209,7 @@ def show(out: Path, work_s: float, now_s: float) -> None:
     adapter = out / list(OBJECTIVES)[-1] / "adapter"
     prompt = first_prompt(out / "data" / f"test_{SPLITS[1]}.jsonl")
     ask = ("--model", "demo", "--adapter", typed(adapter), "--prompt", prompt)
-    page.print(f"Next:\n\n.venv/bin/mlx-rsft generate {shlex.join(ask)}")
+    page.print(f"Next, in {ROOT}:\n\n.venv/bin/mlx-rsft generate {shlex.join(ask)}")
 
 
 def table(results: Mapping[str, Mapping[str, Any]]) -> Table:
