@@ -113,8 +113,13 @@ def number(scalar: mx.array) -> float:
 def no_tokens(hidden_ND: mx.array) -> LossSums:
     """The sums over nothing: zero, and with a zero gradient."""
     zero = mx.zeros(())
-    through = hidden_ND.astype(mx.float32).sum() * 0
+    through = _wide(hidden_ND).sum() * 0
     return LossSums(through, zero, zero, zero, zero, zero, mx.zeros((NUM_BINS,)))
+
+
+def _wide(values: mx.array) -> mx.array:
+    """In float32 whatever they came in; float64 stays, for comparisons."""
+    return values if values.dtype == mx.float64 else values.astype(mx.float32)
 
 
 class _Rows(NamedTuple):
@@ -131,7 +136,7 @@ class _Rows(NamedTuple):
 
 
 def _read(logits_NV: mx.array, targets_N: mx.array) -> _Rows:
-    wide = logits_NV.astype(mx.float32)
+    wide = _wide(logits_NV)
     p_NV = mx.softmax(wide, axis=-1)
     lse_N = wide.max(axis=-1) - mx.log(p_NV.max(axis=-1))
     chosen_N = mx.take_along_axis(wide, targets_N[:, None], axis=-1)[:, 0]
@@ -190,7 +195,7 @@ def dense(
     known = known or Known()
     if targets_N.size == 0:
         return no_tokens(hidden_ND)
-    logits_NV = head(hidden_ND).astype(mx.float32)
+    logits_NV = _wide(head(hidden_ND))
     logp_NV = logits_NV - mx.logsumexp(logits_NV, axis=-1, keepdims=True)
     logp_N = mx.take_along_axis(logp_NV, targets_N[:, None], axis=-1)[:, 0]
     stats = _facts(_read(logits_NV, targets_N), recipe.head_facts, known)
@@ -210,7 +215,7 @@ def _held_target(
     base_NV = None
     if pull.needs_reference:
         assert reference_ND is not None, "the pull needs the base model's hidden states"
-        base_NV = head(reference_ND).astype(mx.float32)
+        base_NV = _wide(head(reference_ND))
     return mx.stop_gradient(pull.target(mx.stop_gradient(logits_NV), base_NV))
 
 
@@ -256,8 +261,8 @@ def _detached(traced: mx.array) -> mx.array:
     MLX keeps the whole graph of what it traces, evaluated or not; each chunk's logits
     would then stay until the end.
     """
-    values = np.array(traced.astype(mx.float32))
-    return mx.array(values).astype(traced.dtype)
+    values = np.array(_wide(traced))
+    return mx.array(values, dtype=traced.dtype)
 
 
 def _walk(

@@ -27,7 +27,8 @@ class Manifest:
     Attributes:
         model: ``source`` as given, ``path``, ``precision`` used and file hashes.
         data: ``source``, rows per split and file hashes.
-        objective: Name and every parameter, defaults spelled out.
+        objective: Name and every parameter that was given or chosen.
+        probe: What ``auto`` found in the base model; None if it was not asked.
         result: Steps done, last losses, seconds; empty until the run has ended.
         notes: What was corrected or announced on the way, in plain sentences.
         finished: UTC time of the end; None while running or when cut off.
@@ -42,6 +43,7 @@ class Manifest:
     config_sha256: str
     seed: int
     started: str
+    probe: Mapping[str, Any] | None = None
     notes: Sequence[str] = ()
     finished: str | None = None
     interrupted: bool = False

@@ -3,10 +3,18 @@ import numpy as np
 import pytest
 
 from mlx_rsft import loss
+from mlx_rsft.loss import Recipe
 from mlx_rsft.objectives import TokenStats, build
 
-SFT, DFT = build({"name": "sft"}).weight, build({"name": "dft"}).weight
 N, V = 5, 11
+
+
+def _recipe(text):
+    objective = build({"name": text})
+    return Recipe(objective.weight, objective.head_facts, objective.pulls)
+
+
+SFT, DFT = _recipe("sft"), _recipe("dft")
 
 
 def _case(dtype=np.float64, scale=2.0):
@@ -14,110 +22,250 @@ def _case(dtype=np.float64, scale=2.0):
     return (rng.normal(size=(N, V)) * scale).astype(dtype), rng.integers(0, V, N)
 
 
-def _objective(weigh, targets):
+def _objective(recipe, targets, engine=loss.fused):
     def value(logits):
-        return loss.dense(lambda z: z, logits, mx.array(targets), weigh).objective
+        return engine(lambda z: z, logits, mx.array(targets), recipe).objective
 
     return value
 
 
-def _gradient_error(value, weigh, logits, targets):
+def _gradient_error(value, recipe, logits, targets):
     """Largest distance between a gradient and finite differences of its held loss."""
     found = np.array(mx.grad(value)(mx.array(logits, mx.float32)))
-    held = np.array(weigh(TokenStats(_logp(logits, targets))), np.float64)
+    stats = TokenStats(mx.array(_logp(logits, targets), mx.float32))
+    held = np.array(recipe.weight(stats), np.float64)
     step, worst = 1e-6, 0.0
     for n in range(N):
         for v in range(V):
             up, down = logits.copy(), logits.copy()
             up[n, v] += step
             down[n, v] -= step
-            slope = -(held * (_logp64(up, targets) - _logp64(down, targets))).sum() / (
-                2 * step
-            )
+            change = _logp(up, targets) - _logp(down, targets)
+            slope = -(held * change).sum() / (2 * step)
             worst = max(worst, abs(slope - found[n, v]))
     return worst
 
 
-def _logp64(logits, targets):
+def _logp(logits, targets):
     top = logits.max(1, keepdims=True)
     lse = top[:, 0] + np.log(np.exp(logits - top).sum(1))
     return logits[np.arange(len(targets)), targets] - lse
 
 
-def _logp(logits, targets):
-    return mx.array(_logp64(logits, targets), mx.float32)
-
-
-@pytest.mark.parametrize("weigh", [SFT, DFT])
-def test_the_gradient_agrees_with_finite_differences_in_float32(weigh):
+@pytest.mark.parametrize("engine", [loss.dense, loss.fused])
+@pytest.mark.parametrize("recipe", [SFT, DFT])
+def test_the_gradient_agrees_with_finite_differences_in_float32(recipe, engine):
     logits, targets = _case()
-    worst = _gradient_error(_objective(weigh, targets), weigh, logits, targets)
+    value = _objective(recipe, targets, engine)
     # float32 softmax: 2 ** -24 relative, times a handful of operations.
-    assert worst < 2e-6
+    assert _gradient_error(value, recipe, logits, targets) < 2e-6
 
 
 def test_a_weight_that_is_not_held_fails_the_same_test():
     logits, targets = _case()
 
     def leaking(z):
-        logp = loss.log_probability(z, mx.array(targets))
+        logp = mx.take_along_axis(
+            z - mx.logsumexp(z, -1, keepdims=True), mx.array(targets)[:, None], -1
+        )
         return -(mx.exp(logp) * logp).sum()
 
     assert _gradient_error(leaking, DFT, logits, targets) > 1e-2
 
 
-def test_an_objective_cannot_leak_its_gradient_into_the_loss():
-    logits, targets = _case(np.float32)
+@pytest.mark.parametrize("engine", [loss.dense, loss.fused])
+def test_below_one_over_e_the_loss_pushes_a_target_up_and_a_leaking_one_down(engine):
+    logits = mx.array([[0.0, 3.0]])  # p = 0.047
 
-    def unheld(stats):
-        return mx.exp(stats.logp)
+    def leaking(z):
+        logp = z[:, 0] - mx.logsumexp(z, -1)
+        return -(mx.exp(logp) * logp).sum()
 
-    wanted = mx.grad(_objective(DFT, targets))(mx.array(logits))
-    found = mx.grad(_objective(unheld, targets))(mx.array(logits))
-    assert mx.array_equal(wanted, found).item()
-
-
-def test_rare_targets_are_pushed_up_by_dft():
-    # Below p = 1/e the loss that is not held pushes them down.
-    logits = mx.array([[0.0, 3.0]])
-    slope = mx.grad(_objective(DFT, [0]))(logits)
-    assert slope[0, 0].item() < 0
+    assert mx.grad(_objective(DFT, [0], engine))(logits)[0, 0].item() < 0
+    assert mx.grad(leaking)(logits)[0, 0].item() > 0
 
 
-def test_the_sums_are_what_they_say():
+@pytest.mark.parametrize("alpha", [0.0, 0.25, 0.5])
+def test_power_settles_at_the_sharpened_label_law(alpha):
+    # Three labels with law r for one context: the optimum is p ~ r ** (1 / (1 - alpha)).
+    law = np.array([0.5, 0.3, 0.2])
+    counts = (law * 10).astype(int)
+    targets = np.repeat(np.arange(3), counts)
+    recipe = _recipe(f"power:alpha={alpha}")
+
+    def value(z):
+        rows = mx.broadcast_to(z[None], (10, 3))
+        return loss.dense(lambda h: h, rows, mx.array(targets), recipe).objective
+
+    z = mx.zeros((3,))
+    slope = mx.grad(value)
+    for _ in range(1500):
+        z = z - 0.2 * slope(z)
+        mx.eval(z)
+    wanted = law ** (1 / (1 - alpha))
+    np.testing.assert_allclose(
+        np.array(mx.softmax(z)), wanted / wanted.sum(), atol=1e-3
+    )
+
+
+@pytest.mark.parametrize("engine", [loss.dense, loss.fused])
+def test_the_sums_are_what_they_say(engine):
     logits, targets = _case()
-    sums = loss.dense(lambda z: z, mx.array(logits, mx.float32), mx.array(targets), DFT)
-    logp = _logp64(logits, targets)
+    sums = engine(lambda z: z, mx.array(logits, mx.float32), mx.array(targets), DFT)
+    totals = sums.totals()
+    logp = _logp(logits, targets)
     p = np.exp(logp)
     wanted = [-(p * logp).sum(), -logp.sum(), p.sum(), p.sum(), (p * p).sum(), N]
-    np.testing.assert_allclose([float(s.item()) for s in sums], wanted, rtol=1e-5)
+    np.testing.assert_allclose(totals[:6], wanted, rtol=1e-5)
+    bins = np.histogram(p, bins=loss.NUM_BINS, range=(0, 1))[0]
+    assert totals.histogram == tuple(bins)
+    assert totals.effective_share == pytest.approx(p.sum() ** 2 / (p * p).sum() / N)
+
+
+def test_a_certain_token_lands_in_the_last_bin():
+    sums = loss.fused(lambda z: z, mx.array([[90.0, 0.0]]), mx.array([0]), SFT)
+    assert sums.totals().histogram == (0,) * 19 + (1,)
+
+
+def test_a_strength_of_zero_is_exactly_no_anchor():
+    logits, targets = _case(np.float32)
+    for anchor in ("kl", "k3"):
+        recipe = _recipe(f"dft:anchor={anchor},lambda=0")
+        assert not recipe.needs_reference
+        if anchor == "kl":
+            with_it = mx.grad(_objective(recipe, targets))(mx.array(logits))
+            without = mx.grad(_objective(DFT, targets))(mx.array(logits))
+            assert mx.array_equal(with_it, without).item()
+    assert not build({"name": "dft:anchor=k3,lambda=0"}).needs
 
 
 def test_low_precision_logits_are_summed_in_float32():
     logits, targets = _case(scale=20.0)
     low = mx.array(logits).astype(mx.bfloat16)
-    found = loss.log_probability(low, mx.array(targets))
+    wanted = -_logp(np.array(low.astype(mx.float32), np.float64), targets).sum()
+    found = loss.fused(lambda z: z, low, mx.array(targets), SFT).nll
     assert found.dtype == mx.float32
-    wanted = _logp64(np.array(low.astype(mx.float32), np.float64), targets)
-    np.testing.assert_allclose(np.array(found), wanted, rtol=1e-5, atol=1e-5)
+    assert found.item() == pytest.approx(wanted, rel=1e-5)
 
 
-@pytest.mark.parametrize("scale", [100.0, 1e4])
-def test_huge_logits_give_finite_losses_and_gradients(scale):
-    logits, targets = _case(np.float32, scale)
-    value, slope = mx.value_and_grad(_objective(DFT, targets))(mx.array(logits))
-    assert np.isfinite(value.item())
-    assert np.isfinite(np.array(slope)).all()
+def test_one_exponential_pass_gives_the_exact_log_sum_exp():
+    logits, targets = _case(scale=30.0)
+    rows = loss._read(mx.array(logits, mx.float32), mx.array(targets))
+    wide = logits.astype(np.float32).astype(np.float64)
+    top = wide.max(1)
+    wanted = top + np.log(np.exp(wide - top[:, None]).sum(1))
+    np.testing.assert_allclose(np.array(rows.lse_N), wanted, rtol=1e-6)
 
 
-def test_no_supervised_token_gives_zero_and_a_zero_gradient():
-    hidden = mx.ones((0, 4))
-    nothing = mx.zeros((0,), mx.int32)
-    sums = loss.dense(lambda h: h, hidden, nothing, SFT)
-    assert [s.item() for s in sums] == [0.0] * 6
+def test_facts_of_the_head_have_their_textbook_values():
+    logits, targets = _case()
+    p = np.exp(logits - logits.max(1, keepdims=True))
+    p /= p.sum(1, keepdims=True)
+    wanted = ("entropy", "collision", "top_entropy")
+    stats, first = loss.token_stats(
+        lambda z: z, mx.array(logits, mx.float32), mx.array(targets), wanted
+    )
+    entropy = -(p * np.log(p)).sum(1)
+    np.testing.assert_allclose(np.array(stats.entropy), entropy, rtol=1e-5)
+    np.testing.assert_allclose(np.array(stats.collision), (p * p).sum(1), rtol=1e-5)
+    # A vocabulary of 11 has no more than its 11 likeliest tokens.
+    np.testing.assert_allclose(np.array(stats.top_entropy), entropy, rtol=1e-5)
+    assert np.array(first).tolist() == logits.argmax(1).tolist()
+    tight, _ = loss.token_stats(
+        lambda z: z, mx.array(logits, mx.float32), mx.array(targets), chunk_bytes=1
+    )
+    np.testing.assert_allclose(np.array(tight.logp), np.array(stats.logp), rtol=1e-6)
 
-    def through(source):
-        rows = source[mx.zeros((0,), mx.int32)]
-        return loss.dense(lambda h: h, rows, nothing, SFT).objective
 
-    assert np.array(mx.grad(through)(mx.ones((3, 4)))).tolist() == [[0.0] * 4] * 3
+def test_the_entropy_of_the_likeliest_is_renormalised():
+    logits = np.random.default_rng(0).normal(size=(2, 50)) * 2
+    stats, _ = loss.token_stats(
+        lambda z: z, mx.array(logits, mx.float32), mx.array([0, 1]), ("top_entropy",)
+    )
+    top = np.sort(logits, axis=1)[:, -20:]
+    p = np.exp(top) / np.exp(top).sum(1, keepdims=True)
+    wanted = -(p * np.log(p)).sum(1)
+    np.testing.assert_allclose(np.array(stats.top_entropy), wanted, rtol=1e-5)
+
+
+class TestTrainedHead:
+    """The checkpointed engine, whose head has parameters of its own."""
+
+    def _both(self, recipe, chunk_bytes):
+        rng = np.random.default_rng(3)
+        hidden = mx.array(rng.normal(size=(N, 4)).astype(np.float32))
+        table = mx.array(rng.normal(size=(V, 4)).astype(np.float32))
+        targets = mx.array(rng.integers(0, V, N))
+
+        def dense(w, h):
+            return loss.dense(lambda x: x @ w.T, h, targets, recipe).objective
+
+        def checked(w, h):
+            return loss.checkpointed(
+                lambda held, x: x @ held["w"].T,
+                {"w": w},
+                h,
+                targets,
+                recipe,
+                chunk_bytes=chunk_bytes,
+            ).objective
+
+        return [
+            mx.value_and_grad(f, argnums=(0, 1))(table, hidden)
+            for f in (checked, dense)
+        ]
+
+    @pytest.mark.parametrize("text", ["sft", "dft", "eaft", "gem", "label-smoothing"])
+    @pytest.mark.parametrize("rows", [1, 2, N])
+    def test_its_parameters_and_inputs_get_the_dense_gradient(self, text, rows):
+        found, wanted = self._both(_recipe(text), rows * 4 * V)
+        np.testing.assert_allclose(found[0].item(), wanted[0].item(), rtol=1e-5)
+        for a, b in zip(found[1], wanted[1], strict=True):
+            assert np.abs(np.array(b)).max() > 1e-3
+            np.testing.assert_allclose(np.array(a), np.array(b), rtol=1e-4, atol=1e-6)
+
+    def test_an_anchor_to_the_base_model_is_refused(self):
+        with pytest.raises(ValueError, match="anchored"):
+            self._both(_recipe("dft:anchor=kl"), 1 << 20)
+
+
+def test_memory_does_not_know_the_number_of_rows():
+    width, vocabulary = 8, 20_000
+    table = mx.random.normal((vocabulary, width))
+    budget = 16 * 4 * vocabulary
+
+    def peak(count):
+        hidden = mx.random.normal((count, width))
+        targets = mx.zeros((count,), mx.int32)
+        mx.eval(hidden, targets, table)
+        mx.clear_cache()
+        mx.reset_peak_memory()
+        before = mx.get_active_memory()
+
+        def value(h):
+            found = loss.fused(
+                lambda x: x @ table.T, h, targets, DFT, chunk_bytes=budget
+            )
+            return found.objective, found
+
+        mx.eval(mx.value_and_grad(value)(hidden))
+        return mx.get_peak_memory() - before
+
+    few, many = peak(32), peak(512)
+    assert many < few + 1_000_000
+    assert many < 6 * budget
+
+
+def test_a_quantised_head_gives_the_gradient_of_the_weights_it_stands_for():
+    import mlx.nn as nn
+
+    mx.random.seed(0)
+    layer = nn.Linear(64, 96, bias=False)
+    packed = nn.QuantizedLinear.from_linear(layer, group_size=32, bits=4)
+    whole = mx.dequantize(packed.weight, packed.scales, packed.biases, 32, 4)
+    hidden, targets = mx.random.normal((5, 64)), mx.array([1, 2, 3, 4, 5])
+    slopes = [
+        mx.grad(lambda h, f=head: loss.fused(f, h, targets, DFT).objective)(hidden)
+        for head in (packed, lambda h: h @ whole.T)
+    ]
+    np.testing.assert_allclose(*map(np.array, slopes), rtol=1e-4, atol=1e-6)

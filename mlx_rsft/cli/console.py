@@ -12,6 +12,9 @@ from mlx_rsft.errors import RsftError
 from mlx_rsft.records import finite
 from mlx_rsft.workflows.reporter import Advance
 
+PIPED_WIDTH = 240
+"""Columns of a table that no terminal bounds, so that nothing of it is cut."""
+
 
 def emit_json(record: Mapping[str, Any]) -> None:
     """The one JSON document of a command with ``--json``."""
@@ -24,18 +27,26 @@ def emit(text: str) -> None:
     sys.stdout.write(text + "\n")
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table of the result; the first column is left, the others right aligned."""
+def table(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], *, left: bool = False
+) -> None:
+    """A table of the result; all but the first column right aligned, or ``left``."""
     from rich.console import Console
     from rich.table import Table
 
     drawn = Table(box=None, pad_edge=False, header_style="bold")
     for place, name in enumerate(columns):
-        drawn.add_column(name, justify="right" if place else "left", no_wrap=True)
+        drawn.add_column(
+            name,
+            justify="right" if place and not left else "left",
+            no_wrap=not (left and place),
+        )
     for row in rows:
         drawn.add_row(*row)
     console = Console(highlight=False, markup=False)
-    console.print(drawn, crop=False, overflow="ignore")
+    if not console.is_terminal:
+        console.width = PIPED_WIDTH
+    console.print(drawn)
 
 
 def fail(problem: RsftError, *, as_json: bool) -> int:

@@ -18,6 +18,7 @@ COMMANDS: dict[str, str] = {
     "train": "Fine-tune a model on your rows.",
     "eval": "Score a model, with or without an adapter.",
     "generate": "Let a model answer one prompt.",
+    "objectives": "List the objectives, or plot one.",
     "data": "Work with data files.",
 }
 ISSUES_HINT = "This is a bug of mlx-rsft. Please report it with the lines above."
@@ -54,8 +55,7 @@ class LazyGroup(click.Group):
 @click.group(
     cls=LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 88},
-    epilog="Start with: mlx-rsft train --model demo --data DIR --objective sft "
-    "--run-dir runs/first",
+    epilog="Start with: mlx-rsft train --model demo --data DIR --run-dir runs/first",
 )
 @click.version_option(__version__, prog_name="mlx-rsft")
 def group() -> None:

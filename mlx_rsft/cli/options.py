@@ -72,7 +72,8 @@ def objective_flag(command: Command) -> Command:
         "--objective",
         "objective__name",
         metavar="NAME[:KEY=VALUE,...]",
-        help="What each token weighs: sft, dft, dft:floor=0.1, power:alpha=0.5.",
+        help="What each token weighs; see mlx-rsft objectives. auto: probe the base "
+        "model and choose.  [default: auto]",
         expose_value=False,
         callback=_keep,
     )(command)

@@ -21,6 +21,7 @@ class RowScore:
 
     Attributes:
         nll: Summed over its supervised tokens, nats.
+        probability: Of its supervised tokens, summed.
         tokens: Supervised tokens.
         correct: Those that were the model's first choice.
         exact: Whether the first choice was right throughout the last turn, its end
@@ -28,6 +29,7 @@ class RowScore:
     """
 
     nll: float
+    probability: float
     tokens: int
     correct: int
     exact: bool
@@ -65,6 +67,7 @@ def _hand_out(
         start, stop = example.spans[-1]
         scores[place[id(example)]] = RowScore(
             nll=float(-logp[begin:end].sum(dtype=np.float64)),
+            probability=float(np.exp(logp[begin:end]).sum(dtype=np.float64)),
             tokens=end - begin,
             correct=int(hits[begin:end].sum()),
             exact=bool(hits[end - (stop - start) : end].all()),

@@ -74,7 +74,7 @@ class Composition:
             full = held(stats)
             full = full if known.strength == 1 else 1 + known.strength * (full - 1)
             full = full if known.plain is None else mx.where(known.plain, 1.0, full)
-            return full.astype(mx.float32)
+            return full.astype(stats.logp.dtype)
 
         return weight
 

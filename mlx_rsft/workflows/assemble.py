@@ -18,6 +18,7 @@ from mlx_rsft.models import adapters, load
 from mlx_rsft.models.load import LoadedModel
 from mlx_rsft.models.split import SplitModel
 from mlx_rsft.objectives import Objective, build
+from mlx_rsft.objectives.choose import AUTO
 from mlx_rsft.training import optimizer as optimizers
 from mlx_rsft.training.references import References
 from mlx_rsft.training.step import Stepper
@@ -49,12 +50,31 @@ class Splits:
         }
 
 
-def with_objective(resolved: Resolved) -> tuple[Resolved, Objective]:
-    """The chosen objective, and the settings with its table spelled out."""
-    objective = build(resolved.config.objective)
+def is_auto(config: Config) -> bool:
+    """Whether the objective is left to a probe.
+
+    Raises:
+        ConfigError: If ``auto`` comes with parameters.
+    """
+    name = str(config.objective.get("name", AUTO))
+    with_parameters = ":" in name or set(config.objective) - {"name"}
+    if name.partition(":")[0] == AUTO and with_parameters:
+        raise ConfigError(
+            "auto takes no parameters.",
+            where="objective",
+            hint="Name an objective to set its parameters, such as dft:floor=0.1.",
+        )
+    return name == AUTO
+
+
+def with_objective(
+    resolved: Resolved, chosen: Mapping[str, object]
+) -> tuple[Resolved, Objective]:
+    """The objective of a table, and the settings with that table spelled out."""
+    objective = build(chosen)
     config = replace(resolved.config, objective=objective.as_table())
-    named = resolved.origins["objective.name"]
-    origins = {f"objective.{key}": named for key in objective.parameters}
+    named = AUTO if is_auto(resolved.config) else resolved.origins["objective.name"]
+    origins = {f"objective.{key}": named for key in ("name", *objective.parameters)}
     return replace(resolved, config=config, origins=origins | dict(resolved.origins)), (
         objective
     )

@@ -13,7 +13,7 @@ from mlx_rsft import evaluation, machine, manifest, records, rundir
 from mlx_rsft.config import Resolved
 from mlx_rsft.data.conversation import Example
 from mlx_rsft.data.source import TRAIN, VALID
-from mlx_rsft.errors import Interrupted, RunError
+from mlx_rsft.errors import ConfigError, Interrupted, RunError, nearest
 from mlx_rsft.manifest import Manifest
 from mlx_rsft.models import adapters
 from mlx_rsft.models.load import LoadedModel
@@ -25,6 +25,7 @@ from mlx_rsft.training import loop
 from mlx_rsft.training.loop import Outcome
 from mlx_rsft.workflows import assemble
 from mlx_rsft.workflows.assemble import Splits
+from mlx_rsft.workflows.probe import Probe, probe
 from mlx_rsft.workflows.reporter import Reporter
 
 
@@ -39,6 +40,7 @@ class Job:
     split: SplitModel
     adapter_config: Mapping[str, Any]
     examples: Mapping[str, Sequence[Example]]
+    probe: Probe | None = None
 
     @property
     def num_steps(self) -> int:
@@ -68,15 +70,33 @@ def prepare(resolved: Resolved, run_dir: Path, reporter: Reporter) -> Job:
     """
     settings.require(resolved.config, "model.source", "data.source")
     assemble.check_length_settings(resolved)
-    resolved, objective = assemble.with_objective(resolved)
-    rundir.check_free(run_dir)
     config = resolved.config
+    auto = assemble.is_auto(config)
+    table = {"name": "sft"} if auto else config.objective
+    named, objective = assemble.with_objective(resolved, table)
+    rundir.check_free(run_dir)
     splits = assemble.training_splits(config)
     loaded = assemble.model(config, reporter)
     examples = assemble.examples(splits, loaded, config)
     split = SplitModel(loaded.model)
+    found = probe(split, examples[TRAIN], config.seed, reporter) if auto else None
+    if found:
+        table = {"name": found.choice.objective}
+        named, objective = assemble.with_objective(resolved, table)
+    _check_tags(objective, examples[TRAIN])
     adapter_config = assemble.fresh_adapter(loaded, config)
-    return Job(resolved, objective, splits, loaded, split, adapter_config, examples)
+    return Job(named, objective, splits, loaded, split, adapter_config, examples, found)
+
+
+def _check_tags(objective: Objective, rows: Sequence[Example]) -> None:
+    present = {tag for row in rows for tag in row.tags}
+    for tag in objective.composition.where:
+        if tag not in present:
+            raise ConfigError(
+                f"No training row has the tag {tag!r}.",
+                where="objective.where",
+                hint=nearest(tag, present) if present else "No row has any tag.",
+            )
 
 
 def train(job: Job, run_dir: Path, reporter: Reporter) -> dict[str, Any]:
@@ -119,6 +139,7 @@ def _manifest(job: Job) -> Manifest:
         config_sha256=manifest.text_sha256(settings.as_toml(job.resolved)),
         seed=config.seed,
         started=manifest.now(),
+        probe=job.probe.as_record() if job.probe else None,
         notes=job.loaded.notes,
     )
 

@@ -10,7 +10,12 @@ import pytest
 
 from mlx_rsft.cli.main import COMMANDS
 
-EVERY_HELP = [[], *[[name] for name in COMMANDS], ["data", "demo"]]
+EVERY_HELP = [
+    [],
+    *[[name] for name in COMMANDS],
+    ["data", "demo"],
+    ["objectives", "show"],
+]
 
 
 def _run(*arguments, cwd=None, stdin=None):
@@ -59,7 +64,10 @@ def test_help_answers_at_once_with_an_example_and_without_the_model_libraries(co
         assert ran.returncode == 0, ran.stderr
         if seconds[-1] < 0.3:
             break
-    assert command == ["data"] or "mlx-rsft" in ran.stdout.split("Options")[1]
+    assert (
+        command in (["data"], ["objectives"])
+        or "mlx-rsft" in ran.stdout.split("Options")[1]
+    )
     assert min(seconds) < 0.3
 
 
@@ -186,6 +194,8 @@ def bad(tmp_path, tiny_folder):
         ({"--data": "long.jsonl", "--max-length": "128"}, "long.jsonl:3: The row has"),
         ({"--schedule": "cosin"}, "'cosin'"),
         ({"--objective": "dtf"}, "Did you mean 'dft'"),
+        ({"--objective": "dft:where=hard"}, "No training row has the tag"),
+        ({"--objective": "auto:floor=0.1"}, "auto"),
         ({"--layers": "last:9"}, "has 3"),
         ({"--rank": "x"}, "--rank"),
         ({"--epochs": "1"}, "Both steps and epochs"),
@@ -232,6 +242,35 @@ def test_a_run_directory_that_may_not_be_written_is_refused(bad, tiny_folder):
     ran = _train(closed / "run", tiny_folder, bad / "good.jsonl")
     assert ran.returncode == 2
     assert "cannot be written" in ran.stderr
+
+
+def test_auto_is_the_default_and_falls_back_to_sft_where_the_prior_is_weak(
+    tmp_path, tiny_folder, tiny_data
+):
+    run = tmp_path / "run"
+    flags = ["--model", tiny_folder, "--data", tiny_data, "--run-dir", run]
+    ran = _run("train", *flags, "--layers", "last:1", "--steps", 2)
+    assert ran.returncode == 0, ran.stderr
+    assert "plain SFT" in ran.stderr
+    manifest = json.loads((run / "manifest.json").read_text())
+    assert manifest["objective"] == {"name": "sft"}
+    assert manifest["probe"]["mean_p"] < 0.1
+    assert manifest["probe"]["rows"] == 20
+    assert manifest["probe"]["objective"] == "sft"
+    assert 'name = "sft"  # auto' in (run / "config.toml").read_text()
+
+
+def test_every_objective_is_listed_and_plotted():
+    listed = json.loads(_run("objectives", "--json").stdout)["objectives"]
+    assert {"sft", "dft", "eaft", "gem"} <= set(listed)
+    assert "arXiv:2508.05629" in _run("objectives").stdout
+    shown = json.loads(_run("objectives", "show", "dft:floor=0.1", "--json").stdout)
+    points = shown["points"]
+    assert points[0]["weight"] == pytest.approx(0.1)
+    assert all(p["push"] == pytest.approx(p["weight"] * (1 - p["p"])) for p in points)
+    plot = _run("objectives", "show", "dft").stdout
+    assert plot.count("█") > 100
+    assert _run("objectives", "show", "dtf").returncode == 2
 
 
 @pytest.mark.parametrize("command", ["trian", "evla"])

@@ -20,8 +20,16 @@ KNOWN = {
 
 def _evidence(copies=1, backward=False):
     rows = [
-        (RowScore(nll=6.0, tokens=4, correct=1, exact=False), "a", "b"),
-        (RowScore(nll=14.0, tokens=6, correct=6, exact=True), "c", " c\n"),
+        (
+            RowScore(nll=6.0, probability=1.0, tokens=4, correct=1, exact=False),
+            "a",
+            "b",
+        ),
+        (
+            RowScore(nll=14.0, probability=3.0, tokens=6, correct=6, exact=True),
+            "c",
+            " c\n",
+        ),
     ] * copies
     rows = rows[::-1] if backward else rows
     examples = [Example((1, 2), ((1, 2),), "f", answer=answer) for _, answer, _ in rows]

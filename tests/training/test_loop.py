@@ -11,9 +11,11 @@ from mlx_rsft.models import adapters
 from mlx_rsft.models.split import SplitModel
 from mlx_rsft.objectives import build
 from mlx_rsft.training import loop
+from mlx_rsft.training import optimizer as optimizers
+from mlx_rsft.training.references import References
+from mlx_rsft.training.step import Stepper
 
 EXAMPLES = [Example((1, 2, 3, n, 4), ((2, 5),), "f:1") for n in range(10, 30)]
-SFT = build({"name": "sft"}).weight
 
 
 def _split():
@@ -23,12 +25,19 @@ def _split():
     return SplitModel(model)
 
 
-def _run(record, split=None, **changes):
+def _run(record, split=None, objective="sft", **changes):
     settings = TrainingSettings(**{"steps": 6, "batch_size": 4, **changes})
-    split = split or _split()
-    return loop.run(
-        split, EXAMPLES, SFT, settings, OptimizerSettings(), seed=0, record=record
+    optimization = OptimizerSettings()
+    split, objective = split or _split(), build({"name": objective})
+    stepper = Stepper(
+        split,
+        objective,
+        optimizers.make(optimization),
+        References(split, objective),
+        token_budget=2048,
+        clip_norm=1.0,
     )
+    return loop.run(stepper, EXAMPLES, settings, optimization, seed=0, record=record)
 
 
 def test_epochs_and_steps_say_how_long():
@@ -47,6 +56,15 @@ def test_every_step_is_recorded_with_the_true_nll_beside_the_loss():
     assert all(record.ess == pytest.approx(1.0) for record in seen)
     assert all(0 < record.mean_p < 1 and record.tokens == 12 for record in seen)
     assert all(record.peak_bytes > 0 for record in seen)
+
+
+def test_a_staged_objective_is_sft_first_and_itself_afterwards():
+    seen = []
+    _run(seen.append, objective="dft:schedule=staged", steps=6)
+    shares = [record.weight / record.tokens for record in seen]
+    assert shares[:3] == pytest.approx([1, 1, 1])
+    assert all(share < 0.1 for share in shares[3:])
+    assert all(record.loss < record.nll for record in seen[3:])
 
 
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])

@@ -7,13 +7,32 @@ from mlx_rsft import testing
 from mlx_rsft.config import AdapterSettings, OptimizerSettings
 from mlx_rsft.data.batching import collate
 from mlx_rsft.data.conversation import Example
+from mlx_rsft.errors import ConfigError
+from mlx_rsft.loss import Recipe
 from mlx_rsft.models import adapters
 from mlx_rsft.models.split import SplitModel
-from mlx_rsft.objectives import build
+from mlx_rsft.objectives import Known, TokenStats, build
 from mlx_rsft.training import optimizer as optimizers
-from mlx_rsft.training.step import gradient, step
+from mlx_rsft.training.references import References
+from mlx_rsft.training.step import Piece, Stepper, gradient
 
-OBJECTIVES = [build({"name": text}).weight for text in ("sft", "dft:floor=0.1")]
+NAMES = ["sft", "dft:floor=0.1"]
+EVERY_KIND = [
+    *NAMES,
+    "eaft",
+    "cayley",
+    "talr:floor=0.1",
+    "psft",
+    "prift",
+    "cadft",
+    "iw-sft",
+    "gem",
+    "dft:anchor=kl",
+    "dft:anchor=k3",
+    "dft:normalise=sequence",
+    "dft:normalise=weight",
+    "dft:keep=special,where=a",
+]
 # float32 sums in another order; gradients here are of the order of 1.
 ROUNDING = {"rtol": 1e-4, "atol": 2e-6}
 
@@ -38,8 +57,19 @@ def _examples(count=8, seed=0):
         start = int(rng.integers(1, length - 2))
         end = int(rng.integers(start + 1, length))
         tokens = tuple(rng.integers(1, 250, length).tolist())
-        examples.append(Example(tokens, ((start, end),), "f:1"))
+        tags = ("a",) if len(examples) % 2 else ()
+        examples.append(Example(tokens, ((start, end),), "f:1", tags=tags))
     return examples
+
+
+def _recipe(text):
+    objective = build({"name": text})
+    return Recipe(objective.weight, objective.head_facts, objective.pulls)
+
+
+def _slope(split, batches, text):
+    pieces = [Piece(batch, Known()) for batch in batches]
+    return gradient(split, pieces, _recipe(text))
 
 
 def _flat(grads):
@@ -48,35 +78,32 @@ def _flat(grads):
 
 def _assert_same(one, other):
     for a, b in zip(one[0], other[0], strict=True):
-        np.testing.assert_allclose(a.item(), b.item(), rtol=1e-5)
+        np.testing.assert_allclose(np.array(a), np.array(b), rtol=1e-5)
     first, second = _flat(one[1]), _flat(other[1])
     assert first.keys() == second.keys()
     for name in first:
         np.testing.assert_allclose(first[name], second[name], **ROUNDING)
 
 
-@pytest.mark.parametrize("weigh", OBJECTIVES)
-def test_padding_never_changes_the_loss_or_the_gradient(weigh):
+@pytest.mark.parametrize("text", NAMES)
+def test_padding_never_changes_the_loss_or_the_gradient(text):
     split, examples = _split(), _examples()
-    tight = gradient(split, [collate(examples)], weigh)
-    _assert_same(tight, gradient(split, [collate(examples, width=61)], weigh))
+    tight = _slope(split, [collate(examples)], text)
+    _assert_same(tight, _slope(split, [collate(examples, width=61)], text))
 
 
-@pytest.mark.parametrize("weigh", OBJECTIVES)
-def test_one_batch_of_eight_is_four_micro_batches_of_two(weigh):
+@pytest.mark.parametrize("text", NAMES)
+def test_one_batch_of_eight_is_four_micro_batches_of_two(text):
     split, examples = _split(), _examples()
     pairs = [collate(examples[n : n + 2]) for n in range(0, 8, 2)]
-    _assert_same(
-        gradient(split, [collate(examples)], weigh), gradient(split, pairs, weigh)
-    )
+    _assert_same(_slope(split, [collate(examples)], text), _slope(split, pairs, text))
 
 
-@pytest.mark.parametrize("weigh", OBJECTIVES)
-def test_the_gradient_is_that_of_the_whole_model_without_shortcuts(weigh):
+@pytest.mark.parametrize("text", NAMES)
+def test_the_gradient_is_that_of_the_whole_model_without_shortcuts(text):
     import mlx.nn as nn
 
-    from mlx_rsft.objectives import TokenStats
-
+    weigh = build({"name": text}).weight
     split, examples = _split(), _examples()
     batch = collate(examples)
 
@@ -88,7 +115,7 @@ def test_the_gradient_is_that_of_the_whole_model_without_shortcuts(weigh):
         return -(weight * chosen).sum()
 
     value, grads = nn.value_and_grad(split.model, plain)(batch.tokens_BT)
-    sums, found = gradient(split, [batch], weigh)
+    sums, found = _slope(split, [batch], text)
     np.testing.assert_allclose(sums.objective.item(), value.item(), rtol=1e-5)
     wanted, flat = _flat(grads), _flat(found)
     for name in wanted:
@@ -97,8 +124,8 @@ def test_the_gradient_is_that_of_the_whole_model_without_shortcuts(weigh):
 
 def test_the_adapter_gradient_agrees_with_finite_differences():
     split, examples = _split(), _examples(3)
-    weigh, batch = OBJECTIVES[0], collate(examples)
-    sums, grads = gradient(split, [batch], weigh)
+    text, batch = "sft", collate(examples)
+    sums, grads = _slope(split, [batch], text)
     assert sums.tokens.item() > 0
     rng = np.random.default_rng(0)
     for name, grad in tree_flatten(grads):
@@ -106,7 +133,7 @@ def test_the_adapter_gradient_agrees_with_finite_differences():
         slopes = []
         for sign in (1, -1):
             moved = _moved(split, name, sign * 2e-3 * direction)
-            slopes.append(gradient(moved, [batch], weigh)[0].objective.item())
+            slopes.append(_slope(moved, [batch], text)[0].objective.item())
         numeric = (slopes[0] - slopes[1]) / 4e-3
         exact = (grad * direction).sum().item()
         # A loss near 50 in float32 leaves 4e-6, over a step of 4e-3 about 1e-3.
@@ -120,28 +147,156 @@ def _moved(split, name, by):
     return other
 
 
-def _step(split, examples, **options):
+def _stepper(split, text="sft", *, optimizer=None, **options):
     settings = OptimizerSettings(learning_rate=0.1)
-    chosen = {"token_budget": 9999, "clip_norm": 0.0, **options}
-    return step(split, examples, OBJECTIVES[0], optimizers.make(settings), **chosen)
+    objective = build({"name": text})
+    references = References(split, objective)
+    references.refresh(0)
+    return Stepper(
+        split,
+        objective,
+        optimizer or optimizers.make(settings),
+        references,
+        **{"token_budget": 9999, "clip_norm": 0.0, **options},
+    )
 
 
 def test_a_step_lowers_the_loss_and_says_what_it_saw():
     split, examples = _split(), _examples()
-    first = _step(split, examples)
+    stepper = _stepper(split)
+    first = stepper.step(examples)
     assert first.applied
     assert first.num_tokens == sum(len(e.tokens) for e in examples)
     assert int(first.totals.tokens) == sum(e.num_supervised for e in examples)
-    assert _step(split, examples).totals.nll < first.totals.nll
+    assert sum(first.totals.histogram) == first.totals.tokens
+    assert stepper.step(examples).totals.nll < first.totals.nll
 
 
-def test_a_small_token_budget_gives_the_same_step():
+@pytest.mark.parametrize("text", EVERY_KIND)
+def test_micro_batches_never_change_the_step(text):
     examples = _examples()
     whole, cut = _split(), _split()
-    a = _step(whole, examples)
-    b = _step(cut, examples, token_budget=64)
-    assert a.grad_norm == pytest.approx(b.grad_norm, rel=1e-5)
-    np.testing.assert_allclose(a.totals.nll, b.totals.nll, rtol=1e-5)
+    a = _stepper(whole, text, kept=frozenset({7})).step(examples)
+    b = _stepper(cut, text, kept=frozenset({7}), token_budget=64).step(examples)
+    assert a.grad_norm == pytest.approx(b.grad_norm, rel=1e-4)
+    assert a.divisor == pytest.approx(b.divisor, rel=1e-5)
+    np.testing.assert_allclose(a.totals[:6], b.totals[:6], rtol=1e-4)
+    assert a.totals.histogram == b.totals.histogram
+
+
+def _gradient_of(split, text, examples, strength=1.0, **options):
+    stepper = _stepper(split, text, **options)
+    sums, grads = gradient(split, stepper.pieces(examples, strength), stepper._recipe())
+    return sums.totals(), _flat(grads)
+
+
+def test_rows_without_the_tag_and_kept_tokens_are_trained_as_by_sft():
+    examples = _examples()
+    tagged = [e for e in examples if e.tags]
+    others = [e for e in examples if not e.tags]
+    split = _split()
+    _, mixed = _gradient_of(split, "dft:where=a", examples)
+    _, dft = _gradient_of(split, "dft", tagged)
+    _, sft = _gradient_of(split, "sft", others)
+    for name in mixed:
+        np.testing.assert_allclose(mixed[name], dft[name] + sft[name], **ROUNDING)
+    everything = frozenset(range(testing.VOCABULARY))
+    _, kept = _gradient_of(split, "dft:keep=special", examples, kept=everything)
+    _, plain = _gradient_of(split, "sft", examples)
+    for name in kept:
+        np.testing.assert_allclose(kept[name], plain[name], **ROUNDING)
+
+
+def test_staged_training_begins_as_sft():
+    split, examples = _split(), _examples()
+    _, early = _gradient_of(split, "dft:schedule=staged,anchor=kl", examples, 0.0)
+    _, sft = _gradient_of(split, "sft", examples)
+    for name in sft:
+        np.testing.assert_allclose(early[name], sft[name], **ROUNDING)
+
+
+def test_normalise_sequence_gives_every_row_the_same_say():
+    split, examples = _split(), _examples(2)
+    stepper = _stepper(split, "sft:normalise=sequence")
+    facts, _ = _gradient_of(split, "sft:normalise=sequence", examples)
+    rows = [_gradient_of(split, "sft", [e])[0] for e in examples]
+    wanted = sum(row.nll / row.tokens for row in rows)
+    assert facts.objective == pytest.approx(wanted, rel=1e-5)
+    assert stepper.step(examples).divisor == 2
+
+
+def test_an_anchor_is_nothing_before_the_first_step_and_pulls_back_after_it():
+    model = testing.tiny_model()
+    mx.random.seed(0)
+    adapters.attach(model, AdapterSettings(rank=3, layers="last:2"))
+    split, examples = SplitModel(model), _examples()
+    anchored, _ = _gradient_of(split, "sft:anchor=kl,lambda=1", examples)
+    # KL of a model to itself; float32 log-softmax leaves 1e-6 per token.
+    assert anchored.objective == pytest.approx(anchored.nll, rel=1e-5)
+    moved = _split()
+    drifted, _ = _gradient_of(moved, "sft:anchor=kl,lambda=1", examples)
+    assert drifted.objective > drifted.nll * 1.001
+
+
+def test_base_model_figures_do_not_move_while_the_adapter_does():
+    split, examples = _split(), _examples()
+    stepper = _stepper(split, "prift")
+    first = stepper.step(examples).totals.weight
+    assert stepper.step(examples).totals.weight == pytest.approx(first, rel=1e-6)
+    bare = SplitModel(testing.tiny_model())
+    facts, _ = _gradient_of_base(bare, examples)
+    assert first == pytest.approx(facts.probability, rel=1e-4)
+
+
+def _gradient_of_base(split, examples):
+    from mlx_rsft.training.step import piece_sums
+
+    batch = collate(examples)
+    return piece_sums(split, Piece(batch, Known()), _recipe("sft")).totals(), None
+
+
+def test_the_lagged_model_is_refreshed_every_so_many_steps():
+    split, examples = _split(), _examples()
+    stepper = _stepper(split, "psft:every=2,epsilon=1e9")
+    weights = []
+    for number in range(4):
+        stepper.references.refresh(number)
+        totals = stepper.step(examples).totals
+        weights.append(totals.weight / totals.tokens)
+    # Right after a refresh both models are one, and every ratio is 1.
+    assert weights[0] == pytest.approx(1, rel=1e-4)
+    assert weights[2] == pytest.approx(1, rel=1e-4)
+    assert weights[1] > 1.001
+
+
+def test_the_base_model_is_refused_where_no_adapter_can_be_switched_off():
+    model = testing.tiny_model()
+    model.unfreeze()
+    with pytest.raises(ConfigError, match="base model"):
+        References(SplitModel(model), build({"name": "prift"}))
+
+
+def test_a_trained_head_gets_its_gradient():
+    import mlx.nn as nn
+
+    model = testing.tiny_model(tie_word_embeddings=False)
+    model.lm_head.unfreeze()
+    split, examples = SplitModel(model), _examples(3)
+    batch = collate(examples)
+    found = _flat(_slope(split, [batch], "dft")[1])
+    assert list(found) == ["lm_head.weight"]
+    weigh = build({"name": "dft"}).weight
+
+    def plain(tokens):
+        logits = model(tokens).reshape(-1, testing.VOCABULARY)
+        logp = logits - mx.logsumexp(logits, -1, keepdims=True)
+        chosen = logp[batch.rows_N, batch.targets_N]
+        return -(mx.stop_gradient(weigh(TokenStats(chosen))) * chosen).sum()
+
+    wanted = _flat(nn.value_and_grad(model, plain)(batch.tokens_BT)[1])
+    np.testing.assert_allclose(
+        found["lm_head.weight"], wanted["lm_head.weight"], **ROUNDING
+    )
 
 
 def test_clipping_bounds_the_update_and_reports_the_norm_before():
@@ -149,14 +304,8 @@ def test_clipping_bounds_the_update_and_reports_the_norm_before():
 
     split, examples = _split(), _examples()
     before = _flat(split.model.trainable_parameters())
-    facts = step(
-        split,
-        examples,
-        OBJECTIVES[0],
-        optim.SGD(learning_rate=1.0),
-        token_budget=9999,
-        clip_norm=0.01,
-    )
+    plain = optim.SGD(learning_rate=1.0)
+    facts = _stepper(split, optimizer=plain, clip_norm=0.01).step(examples)
     after = _flat(split.model.trainable_parameters())
     moved = np.sqrt(sum(((after[n] - before[n]) ** 2).sum() for n in before))
     assert facts.grad_norm > 0.05
@@ -170,8 +319,7 @@ def test_a_loss_that_is_not_finite_changes_nothing():
     name, value = flat[0]
     split.model.load_weights([(name, value * float("nan"))], strict=False)
     before = _flat(split.model.trainable_parameters())
-    facts = _step(split, examples)
-    assert not facts.applied
+    assert not _stepper(split).step(examples).applied
     after = _flat(split.model.trainable_parameters())
     for key in before:
         np.testing.assert_array_equal(before[key], after[key])

@@ -1,0 +1,45 @@
+import numpy as np
+
+from mlx_rsft import testing
+from mlx_rsft.data.conversation import Example
+from mlx_rsft.evaluation import likelihood
+from mlx_rsft.models.split import SplitModel
+from mlx_rsft.workflows.probe import ROWS, probe
+from mlx_rsft.workflows.reporter import Silent
+
+
+class Listening(Silent):
+    def __init__(self):
+        self.notes = []
+
+    def note(self, text):
+        self.notes.append(text)
+
+
+def _examples(count, tags=()):
+    rng = np.random.default_rng(0)
+    rows = rng.integers(1, 250, (count, 9)).tolist()
+    return [Example(tuple(row), ((4, 9),), "f", tags=tags) for row in rows]
+
+
+def test_the_figures_are_those_of_the_sampled_rows():
+    split, examples = SplitModel(testing.tiny_model()), _examples(20)
+    listener = Listening()
+    found = probe(split, examples, 0, listener)
+    scores = likelihood.score(split, examples)
+    tokens = sum(score.tokens for score in scores)
+    assert found.overall.rows == 20
+    np.testing.assert_allclose(found.overall.nll, sum(s.nll for s in scores) / tokens)
+    np.testing.assert_allclose(
+        found.overall.mean_p, sum(s.probability for s in scores) / tokens
+    )
+    assert found.choice.objective in listener.notes[-1]
+    assert found.as_record()["reason"] == found.choice.reason
+
+
+def test_a_rare_tag_is_sampled_too_and_the_sample_is_bounded():
+    split = SplitModel(testing.tiny_model())
+    examples = _examples(300, ("common",)) + _examples(5, ("rare",))
+    found = probe(split, examples, 0, Silent())
+    assert found.by_tag["rare"].rows == 5
+    assert found.overall.rows <= 2 * ROWS
