@@ -76,7 +76,7 @@ class AdapterSettings:
 class OptimizerSettings:
     """AdamW with warm-up, a schedule and a clipped gradient norm."""
 
-    learning_rate: float = _setting(3e-4, "Peak learning rate.", above=0)
+    learning_rate: float = _setting(1e-3, "Peak learning rate.", above=0)
     warmup: float = _setting(
         0.1, "Share of the steps with a rising learning rate.", least=0, below=1
     )

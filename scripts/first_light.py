@@ -28,8 +28,8 @@ from mlx_rsft import files
 from mlx_rsft.errors import RsftError
 from mlx_rsft.models import demo
 
-DATA_OPTIONS = ("--train-rows", "320", "--test-rows", "96", "--wrong-labels", "0.3")
-TRAIN_OPTIONS = ("--seed", "0")
+DATA_OPTIONS = ("--train-rows", "320", "--test-rows", "64", "--wrong-labels", "0.3")
+TRAIN_OPTIONS = ("--seed", "0", "--epochs", "2.5")
 OBJECTIVES = {"sft": "sft", "dft-floor-0.1": "dft:floor=0.1"}  # folder: --objective
 SPLITS = ("test", "new_parts", "new_phrasings")
 
