@@ -5,6 +5,7 @@ import pytest
 from mlx_rsft import config
 from mlx_rsft.config import Layer, resolve
 from mlx_rsft.errors import ConfigError
+from mlx_rsft.settings import Config
 
 
 def test_a_flag_outranks_set_outranks_a_file_outranks_the_default(tmp_path):
@@ -27,7 +28,7 @@ def test_a_flag_outranks_set_outranks_a_file_outranks_the_default(tmp_path):
 
 
 def test_a_flag_that_repeats_the_default_still_outranks_a_file():
-    default = config.Config().adapter.rank
+    default = Config().adapter.rank
     layers = [
         Layer("file", {"adapter.rank": 99}),
         Layer(config.FLAG, {"adapter.rank": default}),
@@ -110,4 +111,4 @@ def test_an_assignment_without_a_value_is_refused():
 
 def test_what_must_be_given_is_asked_for_by_its_flag():
     with pytest.raises(ConfigError, match=r"--model[\s\S]*--data"):
-        config.require(config.Config(), "model.source", "data.source")
+        config.require(Config(), "model.source", "data.source")

@@ -15,8 +15,8 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten
 
 from mlx_rsft import files
-from mlx_rsft.config import AdapterSettings
 from mlx_rsft.errors import ConfigError, ModelError
+from mlx_rsft.settings import AdapterSettings
 
 LAST = re.compile(r"last:(\d+)")
 

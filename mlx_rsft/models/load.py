@@ -12,10 +12,10 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from mlx_rsft import files, machine
-from mlx_rsft.config import ModelSettings
 from mlx_rsft.errors import ModelError
 from mlx_rsft.models import source
 from mlx_rsft.models.source import Report
+from mlx_rsft.settings import ModelSettings
 
 IDENTITY = ("config.json", "tokenizer.json", "*.safetensors")
 
@@ -90,8 +90,8 @@ def _config(folder: Path) -> dict[str, Any]:
 def _check_trust(
     folder: Path, config: Mapping[str, Any], settings: ModelSettings
 ) -> None:
-    code = config.get("model_file") or config.get("auto_map")
-    if "model_file" in config and not settings.trust_remote_code:
+    code = config.get("model_file")
+    if code and not settings.trust_remote_code:
         raise ModelError(
             f"The model brings Python code of its own ({code}), which is not run.",
             where=str(folder),

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
-from mlx_rsft.config import OptimizerSettings, TrainingSettings
 from mlx_rsft.data.batching import steps_per_epoch, window
 from mlx_rsft.data.conversation import Example
 from mlx_rsft.records import StepRecord
+from mlx_rsft.settings import OptimizerSettings, TrainingSettings
 from mlx_rsft.training import optimizer as optimizers
 from mlx_rsft.training.step import StepFacts, Stepper
 

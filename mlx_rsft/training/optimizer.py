@@ -6,7 +6,7 @@ import math
 
 import mlx.optimizers as optim
 
-from mlx_rsft.config import OptimizerSettings
+from mlx_rsft.settings import OptimizerSettings
 
 
 def learning_rate(step: int, num_steps: int, settings: OptimizerSettings) -> float:

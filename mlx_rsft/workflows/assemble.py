@@ -10,7 +10,7 @@ from typing import Any
 import mlx.core as mx
 
 from mlx_rsft import files
-from mlx_rsft.config import Config, Resolved
+from mlx_rsft.config import Resolved
 from mlx_rsft.data import formats, render, source
 from mlx_rsft.data.conversation import Conversation, Example
 from mlx_rsft.errors import ConfigError
@@ -19,6 +19,7 @@ from mlx_rsft.models.load import LoadedModel
 from mlx_rsft.models.split import SplitModel
 from mlx_rsft.objectives import Objective, build
 from mlx_rsft.objectives.choose import AUTO
+from mlx_rsft.settings import Config
 from mlx_rsft.training import optimizer as optimizers
 from mlx_rsft.training.references import References
 from mlx_rsft.training.step import Stepper

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mlx_rsft import config as settings
+from mlx_rsft import config as configuration
 from mlx_rsft import evaluation
 from mlx_rsft.config import Resolved
 from mlx_rsft.records import SplitRecord
@@ -25,7 +25,7 @@ def evaluate(
         RsftError: Whatever is wrong with settings, data, model or adapter.
     """
     config = resolved.config
-    settings.require(config, "model.source", "data.source")
+    configuration.require(config, "model.source", "data.source")
     metrics = evaluation.choose(config.evaluation.metrics)
     splits = assemble.evaluation_splits(config)
     loaded = assemble.model(config, reporter)

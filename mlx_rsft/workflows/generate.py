@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from mlx_rsft import config as settings
+from mlx_rsft import config as configuration
 from mlx_rsft.config import Resolved
 from mlx_rsft.errors import ConfigError
 from mlx_rsft.evaluation import generate as generation
@@ -30,7 +30,7 @@ def generate(
         RsftError: Whatever is wrong with settings, model or adapter.
     """
     config = resolved.config
-    settings.require(config, "model.source")
+    configuration.require(config, "model.source")
     if not prompt.strip():
         raise ConfigError("The prompt is empty.", where="--prompt")
     loaded = assemble.model(config, reporter)

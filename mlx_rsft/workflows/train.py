@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlx_rsft import config as settings
+from mlx_rsft import config as configuration
 from mlx_rsft import evaluation, machine, manifest, records, rundir
 from mlx_rsft.config import Resolved
 from mlx_rsft.data.conversation import Example
@@ -68,7 +68,7 @@ def prepare(resolved: Resolved, run_dir: Path, reporter: Reporter) -> Job:
     Raises:
         RsftError: Whatever is wrong with settings, data, run directory or model.
     """
-    settings.require(resolved.config, "model.source", "data.source")
+    configuration.require(resolved.config, "model.source", "data.source")
     assemble.check_length_settings(resolved)
     config = resolved.config
     auto = assemble.is_auto(config)
@@ -111,7 +111,7 @@ def train(job: Job, run_dir: Path, reporter: Reporter) -> dict[str, Any]:
     """
     run = rundir.create(run_dir)
     card = _manifest(job)
-    settings_text = settings.as_toml(job.resolved)
+    settings_text = configuration.as_toml(job.resolved)
     run.config.write_text(settings_text, encoding="utf-8")
     card.write(run.manifest)
     began = time.perf_counter()
@@ -136,7 +136,7 @@ def _manifest(job: Job) -> Manifest:
         model=job.loaded.as_record(),
         data=job.splits.as_record(config.data.source),
         objective=job.objective.as_table(),
-        config_sha256=manifest.text_sha256(settings.as_toml(job.resolved)),
+        config_sha256=manifest.text_sha256(configuration.as_toml(job.resolved)),
         seed=config.seed,
         started=manifest.now(),
         probe=job.probe.as_record() if job.probe else None,

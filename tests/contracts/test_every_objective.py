@@ -9,7 +9,7 @@ import pytest
 
 from mlx_rsft import loss
 from mlx_rsft.errors import ConfigError
-from mlx_rsft.loss import Recipe
+from mlx_rsft.loss import Recipe, kernel
 from mlx_rsft.objectives import OBJECTIVES, Known, TokenStats, build
 
 # For each member, how it is written, and the range its docstring states.
@@ -165,8 +165,8 @@ def test_the_logit_gradient_is_the_held_loss_by_finite_differences(text):
         return np.array(mx.grad(value)(mx.array(logits, mx.float32)), np.float64)
 
     logp = _log_softmax(logits)
-    stats = loss._facts(
-        loss._read(mx.array(logits, mx.float32), pick), objective.head_facts, known
+    stats = kernel.facts(
+        kernel.read(mx.array(logits, mx.float32), pick), objective.head_facts, known
     )
     weight = np.array(objective.weight(stats), np.float64)
     wanted = weight[:, None] * (np.exp(logp) - np.eye(V)[targets])

@@ -8,8 +8,8 @@ from pathlib import Path
 import mlx.core as mx
 import pytest
 
-from mlx_rsft.config import ModelSettings
 from mlx_rsft.models import adapters, load
+from mlx_rsft.settings import ModelSettings
 
 
 def _run(*arguments):

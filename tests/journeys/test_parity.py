@@ -13,7 +13,6 @@ import pytest
 import torch
 from mlx.utils import tree_flatten
 
-from mlx_rsft.config import AdapterSettings, ModelSettings
 from mlx_rsft.data.batching import collate
 from mlx_rsft.data.conversation import Conversation, Message
 from mlx_rsft.data.render import render
@@ -21,6 +20,7 @@ from mlx_rsft.loss import Recipe
 from mlx_rsft.models import adapters, load
 from mlx_rsft.models.split import SplitModel
 from mlx_rsft.objectives import build
+from mlx_rsft.settings import AdapterSettings, ModelSettings
 from mlx_rsft.training.references import References
 from mlx_rsft.training.step import Stepper, gradient
 

@@ -5,9 +5,9 @@ import pytest
 from mlx.utils import tree_flatten
 
 from mlx_rsft import testing
-from mlx_rsft.config import AdapterSettings
 from mlx_rsft.errors import ConfigError, ModelError
 from mlx_rsft.models import adapters
+from mlx_rsft.settings import AdapterSettings
 
 SETTINGS = AdapterSettings(rank=2, layers="last:2")
 TOKENS = mx.arange(12)[None]

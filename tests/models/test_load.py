@@ -5,9 +5,9 @@ import pytest
 from mlx.utils import tree_flatten
 
 from mlx_rsft import machine, testing
-from mlx_rsft.config import ModelSettings
 from mlx_rsft.errors import ModelError
 from mlx_rsft.models import load
+from mlx_rsft.settings import ModelSettings
 
 TOKENS = mx.arange(12)[None]
 

@@ -5,11 +5,11 @@ import mlx.core as mx
 import pytest
 
 from mlx_rsft import testing
-from mlx_rsft.config import AdapterSettings, OptimizerSettings, TrainingSettings
 from mlx_rsft.data.conversation import Example
 from mlx_rsft.models import adapters
 from mlx_rsft.models.split import SplitModel
 from mlx_rsft.objectives import build
+from mlx_rsft.settings import AdapterSettings, OptimizerSettings, TrainingSettings
 from mlx_rsft.training import loop
 from mlx_rsft.training import optimizer as optimizers
 from mlx_rsft.training.references import References

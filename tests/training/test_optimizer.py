@@ -1,6 +1,6 @@
 import pytest
 
-from mlx_rsft.config import OptimizerSettings
+from mlx_rsft.settings import OptimizerSettings
 from mlx_rsft.training.optimizer import learning_rate
 
 

@@ -4,7 +4,6 @@ import pytest
 from mlx.utils import tree_flatten
 
 from mlx_rsft import testing
-from mlx_rsft.config import AdapterSettings, OptimizerSettings
 from mlx_rsft.data.batching import collate
 from mlx_rsft.data.conversation import Example
 from mlx_rsft.errors import ConfigError
@@ -12,6 +11,7 @@ from mlx_rsft.loss import Recipe
 from mlx_rsft.models import adapters
 from mlx_rsft.models.split import SplitModel
 from mlx_rsft.objectives import Known, TokenStats, build
+from mlx_rsft.settings import AdapterSettings, OptimizerSettings
 from mlx_rsft.training import optimizer as optimizers
 from mlx_rsft.training.references import References
 from mlx_rsft.training.step import Piece, Stepper, gradient

@@ -1,0 +1,35 @@
+"""All logits at once, differentiated by MLX: the oracle for the other engines."""
+
+from __future__ import annotations
+
+import mlx.core as mx
+
+from mlx_rsft.loss import kernel
+from mlx_rsft.loss.sums import Head, LossSums, Recipe
+from mlx_rsft.objectives.tokens import Known
+
+
+def dense(
+    head: Head,
+    hidden_ND: mx.array,
+    targets_N: mx.array,
+    recipe: Recipe,
+    known: Known | None = None,
+    reference_ND: mx.array | None = None,
+) -> LossSums:
+    """All logits at once, differentiated by MLX: the oracle for the other engines."""
+    known = known or Known()
+    if targets_N.size == 0:
+        return kernel.no_tokens(hidden_ND)
+    logits_NV = kernel.wide(head(hidden_ND))
+    logp_NV = logits_NV - mx.logsumexp(logits_NV, axis=-1, keepdims=True)
+    logp_N = mx.take_along_axis(logp_NV, targets_N[:, None], axis=-1)[:, 0]
+    stats = kernel.facts(kernel.read(logits_NV, targets_N), recipe.head_facts, known)
+    scale_N = kernel.scale(known, logp_N)
+    weight_N = mx.stop_gradient(recipe.weight(stats) * scale_N)
+    loss_N = -weight_N * logp_N
+    for pull in recipe.pulls:
+        log_r_NV = kernel.held_target(pull, head, logits_NV, reference_ND)
+        gap_N = (mx.exp(log_r_NV) * (log_r_NV - logp_NV)).sum(axis=-1)
+        loss_N = loss_N + kernel.pull_strength(pull, known, scale_N) * gap_N
+    return kernel.summed(loss_N.sum(), stats.logp, weight_N, stats.p)

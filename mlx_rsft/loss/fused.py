@@ -1,0 +1,147 @@
+"""Chunks of rows, their gradient made in the forward pass; for a head that is frozen.
+
+Shapes: N supervised positions, D width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from functools import reduce
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from mlx_rsft.loss import kernel
+from mlx_rsft.loss.kernel import CHUNK_BYTES, chunks
+from mlx_rsft.loss.sums import Head, LossSums, Recipe
+from mlx_rsft.objectives.tokens import Known
+
+
+def fused(
+    head: Head,
+    hidden_ND: mx.array,
+    targets_N: mx.array,
+    recipe: Recipe,
+    known: Known | None = None,
+    reference_ND: mx.array | None = None,
+    *,
+    chunk_bytes: int = CHUNK_BYTES,
+) -> LossSums:
+    """Chunks of rows, their gradient made in the forward pass; for a frozen head.
+
+    Memory above the inputs is a few chunks, whatever the vocabulary. The head must have
+    no trainable parameters: it would get no gradient.
+    """
+    known = known or Known()
+    if targets_N.size == 0:
+        return kernel.no_tokens(hidden_ND)
+
+    def forward(hidden: mx.array) -> tuple[mx.array, ...]:
+        held = _detached(hidden)
+        sums, slope_ND = _walk(
+            head, held, targets_N, recipe, known, reference_ND, chunk_bytes
+        )
+        return (*sums, slope_ND)
+
+    def backward(primals: Any, cotangents: Any, outputs: Any) -> mx.array:
+        del primals
+        return outputs[-1] * cotangents[0]
+
+    with_gradient: Any = mx.custom_function(forward)
+    with_gradient.vjp(backward)
+    *sums, _ = with_gradient(hidden_ND)
+    return LossSums._make(sums)
+
+
+def _detached(traced: mx.array) -> mx.array:
+    """The same values, out of sight of the differentiation that is under way.
+
+    MLX keeps the whole graph of what it traces, evaluated or not; each chunk's logits
+    would then stay until the end.
+    """
+    values = np.array(kernel.wide(traced))
+    return mx.array(values, dtype=traced.dtype)
+
+
+def _walk(
+    head: Head,
+    hidden_ND: mx.array,
+    targets_N: mx.array,
+    recipe: Recipe,
+    known: Known,
+    reference_ND: mx.array | None,
+    chunk_bytes: int,
+) -> tuple[LossSums, mx.array]:
+    """Sums over all rows and the gradient of their objective, (N, D)."""
+    parts: list[LossSums] = []
+    slopes: list[mx.array] = []
+    for start, end in chunks(head, hidden_ND, chunk_bytes):
+        sums, slope = _chunk(
+            head,
+            hidden_ND[start:end],
+            targets_N[start:end],
+            recipe,
+            known.between(start, end),
+            None if reference_ND is None else reference_ND[start:end],
+        )
+        # Computed now, so that the next chunk's logits can have this one's memory.
+        mx.eval(slope, *sums)
+        parts.append(LossSums._make(_detached(part) for part in sums))
+        slopes.append(_detached(slope))
+    return reduce(LossSums.__add__, parts), mx.concatenate(slopes)
+
+
+def _chunk(
+    head: Head,
+    hidden_ND: mx.array,
+    targets_N: mx.array,
+    recipe: Recipe,
+    known: Known,
+    reference_ND: mx.array | None,
+) -> tuple[LossSums, mx.array]:
+    """Sums of some rows, and the gradient at their hidden states."""
+
+    def surrogate(hidden: mx.array) -> tuple[mx.array, LossSums]:
+        # Linear in the logits with the held slope as factor, so that its gradient is
+        # the slope sent back through the head, whose logits are computed once.
+        logits_NV = head(hidden)
+        sums, slope_NV = _logit_slope(
+            mx.stop_gradient(logits_NV), head, targets_N, recipe, known, reference_ND
+        )
+        return (mx.stop_gradient(slope_NV) * logits_NV).sum(), sums
+
+    (_, sums), slope_ND = mx.value_and_grad(surrogate)(hidden_ND)
+    return LossSums._make(sums), slope_ND
+
+
+def _logit_slope(
+    logits_NV: mx.array,
+    head: Head,
+    targets_N: mx.array,
+    recipe: Recipe,
+    known: Known,
+    reference_ND: mx.array | None,
+) -> tuple[LossSums, mx.array]:
+    """Sums, and the objective's gradient at the logits: ``G (p - onehot) + s (p - r)``."""
+    rows = kernel.read(logits_NV, targets_N)
+    stats = kernel.facts(rows, recipe.head_facts, known)
+    scale_N = kernel.scale(known, rows.logp_N)
+    weight_N = recipe.weight(stats) * scale_N
+    objective = -(weight_N * rows.logp_N).sum()
+    pulled_N = weight_N
+    drawn_NV: mx.array | None = None
+    for pull in recipe.pulls:
+        log_r_NV = kernel.held_target(pull, head, rows.logits_NV, reference_ND)
+        strength_N = kernel.pull_strength(pull, known, scale_N)
+        r_NV = mx.exp(log_r_NV)
+        away_NV = log_r_NV - rows.logits_NV + rows.lse_N[:, None]
+        objective = objective + (strength_N * (r_NV * away_NV).sum(axis=-1)).sum()
+        pulled_N = pulled_N + strength_N
+        share_NV = strength_N[:, None] * r_NV
+        drawn_NV = share_NV if drawn_NV is None else drawn_NV + share_NV
+    slope_NV = pulled_N[:, None] * rows.p_NV
+    if drawn_NV is not None:
+        slope_NV = slope_NV - drawn_NV
+    place = mx.arange(targets_N.size)
+    slope_NV = slope_NV.at[place, targets_N].add(-weight_N)
+    return kernel.summed(objective, rows.logp_N, weight_N, stats.p), slope_NV

@@ -1,0 +1,149 @@
+"""One pass over the logits of supervised positions, which every engine shares.
+
+Shapes: N supervised positions, D width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import mlx.core as mx
+
+from mlx_rsft.loss.sums import NUM_BINS, Head, LossSums
+from mlx_rsft.objectives.tokens import TOP, Known, Pull, TokenStats
+
+CHUNK_BYTES = 64 << 20
+"""Budget of one chunk's float32 logits."""
+
+
+def wide(values: mx.array) -> mx.array:
+    """In float32 whatever they came in; float64 stays, for comparisons."""
+    return values if values.dtype == mx.float64 else values.astype(mx.float32)
+
+
+class Rows(NamedTuple):
+    """One pass over the logits of some rows, all float32.
+
+    ``p_NV`` costs one exponential per logit; the log-sum-exp follows from its largest
+    entry, ``z_max - log(p_max)``, without a second one.
+    """
+
+    logits_NV: mx.array
+    p_NV: mx.array
+    lse_N: mx.array
+    logp_N: mx.array
+
+
+def read(logits_NV: mx.array, targets_N: mx.array) -> Rows:
+    """Probabilities, log-sum-exp and target log-probability of some logits."""
+    logits_NV = wide(logits_NV)
+    p_NV = mx.softmax(logits_NV, axis=-1)
+    lse_N = logits_NV.max(axis=-1) - mx.log(p_NV.max(axis=-1))
+    chosen_N = mx.take_along_axis(logits_NV, targets_N[:, None], axis=-1)[:, 0]
+    return Rows(logits_NV, p_NV, lse_N, mx.minimum(chosen_N - lse_N, 0))
+
+
+def facts(rows: Rows, wanted: Sequence[str], known: Known) -> TokenStats:
+    """What an objective may know of the tokens, held constant."""
+    logits_NV, p_NV, lse_N, logp_N = (mx.stop_gradient(part) for part in rows)
+    found: dict[str, mx.array] = {}
+    if "entropy" in wanted:
+        found["entropy"] = lse_N - (p_NV * logits_NV).sum(axis=-1)
+    if "collision" in wanted:
+        found["collision"] = mx.square(p_NV).sum(axis=-1)
+    if "top_entropy" in wanted:
+        top = mx.topk(logits_NV, min(TOP, logits_NV.shape[-1]), axis=-1)
+        share = mx.softmax(top, axis=-1)
+        spread = mx.logsumexp(top, axis=-1) - (share * top).sum(axis=-1)
+        found["top_entropy"] = spread
+    return TokenStats(logp_N, known=known, **found)
+
+
+def summed(
+    objective: mx.array, logp_N: mx.array, weight_N: mx.array, p_N: mx.array
+) -> LossSums:
+    """The sums of an engine, from its objective and its per-token figures."""
+    bins = mx.minimum(mx.floor(p_N * NUM_BINS), NUM_BINS - 1)
+    return LossSums(
+        objective=objective,
+        nll=-logp_N.sum(),
+        probability=p_N.sum(),
+        weight=weight_N.sum(),
+        weight_squared=mx.square(weight_N).sum(),
+        tokens=mx.array(float(logp_N.size)),
+        histogram=(bins[:, None] == mx.arange(NUM_BINS)).sum(axis=0).astype(mx.float32),
+    )
+
+
+def no_tokens(hidden_ND: mx.array) -> LossSums:
+    """The sums over nothing: zero, and with a zero gradient."""
+    zero = mx.zeros(())
+    through = wide(hidden_ND).sum() * 0
+    return LossSums(through, zero, zero, zero, zero, zero, mx.zeros((NUM_BINS,)))
+
+
+def pull_strength(pull: Pull, known: Known, scale_N: mx.array) -> mx.array:
+    """(N,) strength of a pull at each token; none where a token is trained plainly."""
+    strength_N = pull.strength * known.strength * scale_N
+    return strength_N if known.plain is None else mx.where(known.plain, 0, strength_N)
+
+
+def scale(known: Known, like_N: mx.array) -> mx.array:
+    """(N,) factor on each token's whole loss."""
+    return mx.ones_like(like_N) if known.scale is None else known.scale
+
+
+def held_target(
+    pull: Pull, head: Head, logits_NV: mx.array, reference_ND: mx.array | None
+) -> mx.array:
+    """(N, V) log-probabilities that a pull draws towards, held constant."""
+    base_NV = None
+    if pull.needs_reference:
+        assert reference_ND is not None, "the pull needs the base model's hidden states"
+        base_NV = wide(head(reference_ND))
+    return mx.stop_gradient(pull.target(mx.stop_gradient(logits_NV), base_NV))
+
+
+def token_stats(
+    head: Head,
+    hidden_ND: mx.array,
+    targets_N: mx.array,
+    wanted: Sequence[str] = (),
+    known: Known | None = None,
+    *,
+    chunk_bytes: int = CHUNK_BYTES,
+) -> tuple[TokenStats, mx.array]:
+    """Facts of every token without a gradient, in chunks; and the likeliest tokens (N,).
+
+    Works for any head. The chunks are computed one after another.
+    """
+    known = known or Known()
+    if targets_N.size == 0:
+        empty = mx.zeros((0,))
+        return TokenStats(empty, known=known, **dict.fromkeys(wanted, empty)), targets_N
+    parts: list[TokenStats] = []
+    firsts: list[mx.array] = []
+    for start, end in chunks(head, hidden_ND, chunk_bytes):
+        logits_NV = head(hidden_ND[start:end])
+        rows = read(logits_NV, targets_N[start:end])
+        parts.append(facts(rows, wanted, Known()))
+        firsts.append(mx.argmax(logits_NV, axis=-1))
+        mx.eval(parts[-1].logp, firsts[-1], *_asked(parts[-1], wanted))
+    joined: dict[str, mx.array] = {
+        name: mx.concatenate([getattr(part, name) for part in parts]) for name in wanted
+    }
+    logp_N = mx.concatenate([part.logp for part in parts])
+    return TokenStats(logp_N, known=known, **joined), mx.concatenate(firsts)
+
+
+def _asked(stats: TokenStats, wanted: Sequence[str]) -> list[mx.array]:
+    return [getattr(stats, name) for name in wanted]
+
+
+def chunks(head: Head, hidden_ND: mx.array, chunk_bytes: int) -> list[tuple[int, int]]:
+    """Ranges of rows whose float32 logits stay within the budget; at least one row."""
+    num_rows = hidden_ND.shape[0]
+    vocabulary = head(hidden_ND[:1]).shape[-1]  # lazy: only its shape is asked for
+    size = max(1, chunk_bytes // (4 * vocabulary))
+    return [(at, min(at + size, num_rows)) for at in range(0, num_rows, size)]
