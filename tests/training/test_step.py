@@ -10,23 +10,16 @@ from mlx_rsft.errors import ConfigError
 from mlx_rsft.loss import Recipe
 from mlx_rsft.models import adapters
 from mlx_rsft.models.split import SplitModel
-from mlx_rsft.objectives import Known, TokenStats, build
+from mlx_rsft.objectives import OBJECTIVES, Known, TokenStats, build
 from mlx_rsft.settings import AdapterSettings, OptimizerSettings
 from mlx_rsft.training import optimizer as optimizers
 from mlx_rsft.training.references import References
 from mlx_rsft.training.step import Piece, Stepper, gradient
 
 NAMES = ["sft", "dft:floor=0.1"]
+GIVEN = {"power": ":alpha=0.5", "blend": ":a=0.5", "floor": ":f=0.1"}
 EVERY_KIND = [
-    *NAMES,
-    "eaft",
-    "cayley",
-    "talr:floor=0.1",
-    "psft",
-    "prift",
-    "cadft",
-    "iw-sft",
-    "gem",
+    *(name + GIVEN.get(name, "") for name in OBJECTIVES),
     "dft:anchor=kl",
     "dft:anchor=k3",
     "dft:normalise=sequence",
