@@ -34,8 +34,9 @@ TEXTS = [
 
 # What float64 leaves is in MLX's RoPE and exponential, which are float32 inside. In
 # float32 thirty layers of rounding move a log-probability by 3e-5, DFT's loss by 2e-4 of
-# itself, and the gradient of a query projection by 4e-4.
-TOLERANCE = {mx.float64: 1e-4, mx.float32: 1e-3}
+# itself, and the gradient of a query projection by up to 1.4e-3; the float64 row is the
+# one that tells right from wrong.
+TOLERANCE = {mx.float64: 1e-4, mx.float32: 5e-3}
 
 
 @pytest.fixture(scope="module", params=list(TOLERANCE), ids=str)
