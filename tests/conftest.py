@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,12 @@ from mlx_rsft import files, testing
 from mlx_rsft.models import demo
 
 USERS_CACHE = files.cache_folder()  # read now, before any test moves the cache
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _heeding_interrupts() -> None:
+    """Children inherit an ignored Ctrl-C, as under nohup; here they are to heed it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
