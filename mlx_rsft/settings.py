@@ -11,6 +11,14 @@ from dataclasses import dataclass, field
 from typing import Any, get_type_hints
 
 PRECISIONS = ("auto", "stored", "float32", "bfloat16", "float16")
+DATA_FORMATS = (
+    "auto",
+    "messages",
+    "prompt-completion",
+    "alpaca",
+    "sharegpt",
+    "text",
+)
 SCHEDULES = ("constant", "linear", "cosine")
 
 
@@ -46,6 +54,16 @@ class DataSettings:
         "",
         "Folder with train.jsonl and test*.jsonl, or one file.",
         required="--data",
+    )
+    format: str = _setting(
+        "auto",
+        "How rows are written; auto tells it from their keys.",
+        choices=DATA_FORMATS,
+    )
+    train_on: str = _setting(
+        "all",
+        "What is learned: all assistant turns, the last, or everything.",
+        choices=("last", "all", "everything"),
     )
     max_length: int = _setting(
         2048, "Longest row in tokens; a longer one is refused.", least=2

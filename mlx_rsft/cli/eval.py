@@ -21,6 +21,8 @@ from mlx_rsft.cli import console, options
     "evaluation.splits",
     "evaluation.metrics",
     "evaluation.max_tokens",
+    "data.format",
+    "data.train_on",
     "data.max_length",
     "model.precision",
     "model.trust_remote_code",

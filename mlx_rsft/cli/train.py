@@ -30,6 +30,8 @@ from mlx_rsft.errors import ConfigError
     "adapter.rank",
     "adapter.scale",
     "adapter.layers",
+    "data.format",
+    "data.train_on",
     "data.max_length",
     "model.precision",
     "model.trust_remote_code",

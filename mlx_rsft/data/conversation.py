@@ -22,24 +22,39 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn: who speaks, and the text."""
+    """One turn: who speaks, and the text.
+
+    Attributes:
+        extra: What templates know beside role and content, such as ``tool_calls``.
+        trained: Whether an assistant turn is to be learned.
+    """
 
     role: str
     content: str
+    extra: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    trained: bool = True
 
-    def as_template(self) -> dict[str, str]:
+    def as_template(self) -> dict[str, Any]:
         """The turn as chat templates take it."""
-        return {"role": self.role, "content": self.content}
+        return {"role": self.role, "content": self.content, **self.extra}
 
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """A row's turns; every assistant turn in it is to be learned."""
+    """A row's turns, or a plain text that is no conversation.
+
+    Attributes:
+        messages: The turns; empty for a plain text.
+        text: The plain text; empty for a conversation.
+        tools: What the model was told it may call, in the template's form.
+    """
 
     messages: tuple[Message, ...]
     where: str
     id: str = ""
     tags: tuple[str, ...] = ()
+    text: str = ""
+    tools: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +63,8 @@ class Example:
 
     Attributes:
         tokens: The whole row.
-        spans: Half-open ranges of supervised tokens, one per assistant turn, each
-            with its end-of-turn token; in order, none starting at 0.
+        spans: Half-open ranges of supervised tokens, one per trained turn, each with
+            its end-of-turn token; in order, none starting at 0.
         where: ``file:line``.
         answer: The text of the last assistant turn.
     """
@@ -67,7 +82,7 @@ class Example:
 
     @property
     def prompt(self) -> tuple[int, ...]:
-        """The tokens before the last assistant turn."""
+        """The tokens before the last supervised turn."""
         return self.tokens[: self.spans[-1][0]]
 
 

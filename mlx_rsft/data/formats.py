@@ -5,16 +5,17 @@ A format says by its keys whether a row is its own, and turns that row into mess
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlx_rsft.data import source
+from mlx_rsft.data import chat, source
 from mlx_rsft.data.conversation import Conversation, Message, Row
-from mlx_rsft.errors import DataError, RsftError, raise_together
+from mlx_rsft.errors import ConfigError, DataError, RsftError, nearest, raise_together
 
-ROLES = ("system", "user", "assistant")
+Turns = tuple[Message, ...]
+AUTO = "auto"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,92 +24,147 @@ class Format:
 
     Attributes:
         keys: The keys that a row of this format has.
-        parse: Its messages; raises ValueError with what is wrong.
+        parse: Its turns, or its plain text; raises ValueError with what is wrong.
     """
 
     keys: tuple[str, ...]
-    parse: Callable[[Mapping[str, Any]], tuple[Message, ...]]
+    parse: Callable[[Mapping[str, Any]], Turns | str]
 
 
-def _messages(record: Mapping[str, Any]) -> tuple[Message, ...]:
-    turns = record["messages"]
-    if not isinstance(turns, list) or not turns:
-        raise ValueError('"messages" is not a list of turns')
-    return tuple(_message(turn, place) for place, turn in enumerate(turns, start=1))
+def _messages(record: Mapping[str, Any]) -> Turns:
+    return chat.turns(record["messages"], "messages")
 
 
-def _message(turn: object, place: int) -> Message:
-    if not isinstance(turn, dict):
-        raise ValueError(f"message {place} is not an object")
-    role, content = turn.get("role"), turn.get("content")
-    if role not in ROLES:
-        raise ValueError(
-            f"message {place} has the role {role!r}, expected {', '.join(ROLES)}"
-        )
-    if not isinstance(content, str):
-        raise ValueError(f"message {place} has no text in its content")
-    return Message(role, content)
-
-
-def _prompt_completion(record: Mapping[str, Any]) -> tuple[Message, ...]:
-    for key in ("prompt", "completion"):
-        if not isinstance(record[key], str):
-            raise ValueError(f'"{key}" is not text')
+def _prompt_completion(record: Mapping[str, Any]) -> Turns:
     return (
-        Message("user", record["prompt"]),
-        Message("assistant", record["completion"]),
+        *_side(record, "prompt", "user"),
+        *_side(record, "completion", "assistant"),
     )
+
+
+def _side(record: Mapping[str, Any], key: str, role: str) -> Turns:
+    """One side of a pair: a text, or a list of messages."""
+    value = record[key]
+    if isinstance(value, str):
+        return (Message(role, value),)
+    if isinstance(value, list):
+        return chat.turns(value, key)
+    raise ValueError(f'"{key}" is neither text nor a list of messages')
+
+
+def _text(record: Mapping[str, Any]) -> str:
+    return _string(record, "text")
+
+
+def _alpaca(record: Mapping[str, Any]) -> Turns:
+    question = _string(record, "instruction")
+    if record.get("input"):
+        question = f"{question}\n\n{_string(record, 'input')}"
+    system = _string(record, "system") if record.get("system") else ""
+    opening = (Message("system", system),) if system else ()
+    answer = Message("assistant", _string(record, "output"))
+    return (*opening, Message("user", question), answer)
+
+
+def _sharegpt(record: Mapping[str, Any]) -> Turns:
+    opening = (
+        (Message("system", _string(record, "system")),) if record.get("system") else ()
+    )
+    return (*opening, *chat.sharegpt_turns(record["conversations"]))
+
+
+def _string(record: Mapping[str, Any], key: str) -> str:
+    if not isinstance(record[key], str):
+        raise ValueError(f'"{key}" is not text')
+    return record[key]
 
 
 FORMATS: dict[str, Format] = {
     "messages": Format(("messages",), _messages),
     "prompt-completion": Format(("prompt", "completion"), _prompt_completion),
+    "alpaca": Format(("instruction", "output"), _alpaca),
+    "sharegpt": Format(("conversations",), _sharegpt),
+    "text": Format(("text",), _text),
 }
 
 
-def read_conversations(path: Path) -> list[Conversation]:
+def read_conversations(path: Path, name: str = AUTO) -> list[Conversation]:
     """Every conversation of a file.
 
+    Args:
+        path: The file.
+        name: The format all rows have; ``auto`` tells it from each row's keys.
+
     Raises:
+        ConfigError: If there is no such format.
         DataError: With all lines that are not JSON and all rows that do not parse.
     """
+    formats = _candidates(name)
     conversations: list[Conversation] = []
     problems: list[RsftError] = []
     for row in source.read(path):
         try:
             if isinstance(row, DataError):
                 raise row
-            conversations.append(parse(row))
+            conversations.append(parse(row, formats))
         except DataError as problem:
             problems.append(problem)
     raise_together(problems)
     return conversations
 
 
-def parse(row: Row) -> Conversation:
-    """The conversation in a row, whichever format it has.
+def _candidates(name: str) -> Sequence[Format]:
+    if name == AUTO:
+        return list(FORMATS.values())
+    if name not in FORMATS:
+        raise ConfigError(
+            f"There is no data format {name!r}.",
+            where="data.format",
+            hint=nearest(name, [AUTO, *FORMATS]),
+        )
+    return [FORMATS[name]]
+
+
+def parse(
+    row: Row, formats: Sequence[Format] = tuple(FORMATS.values())
+) -> Conversation:
+    """The conversation in a row, in whichever of the formats it is.
 
     Raises:
         DataError: If no format or more than one fits, or the turns are unusable.
     """
-    fitting = [
-        kind for kind in FORMATS.values() if all(key in row.record for key in kind.keys)
-    ]
+    fitting = [kind for kind in formats if all(key in row.record for key in kind.keys)]
     if len(fitting) != 1:
+        wanted = "; or ".join(" and ".join(kind.keys) for kind in formats)
         raise DataError(
             f"The row fits {'no' if not fitting else 'more than one'} format; its keys "
             f"are {', '.join(map(repr, row.record)) or 'none'}.",
             where=row.where,
-            hint='Give it "messages", or "prompt" and "completion".',
+            hint=f"Give it {wanted}."
+            if not fitting
+            else "Drop the keys of one, or name the format with --format.",
         )
     try:
-        messages = fitting[0].parse(row.record)
-        _check_turns(messages)
-        return Conversation(
-            messages, row.where, str(row.record.get("id", "")), _tags(row.record)
-        )
+        return _conversation(fitting[0].parse(row.record), row)
     except ValueError as problem:
-        raise DataError(f"{str(problem).capitalize()}.", where=row.where) from None
+        said = str(problem)
+        raise DataError(f"{said[:1].upper()}{said[1:]}.", where=row.where) from None
+
+
+def _conversation(parsed: Turns | str, row: Row) -> Conversation:
+    turns, text = ((), parsed) if isinstance(parsed, str) else (parsed, "")
+    if turns:
+        chat.check(turns)
+    elif not text.strip():
+        raise ValueError('"text" is empty')
+    return Conversation(
+        turns,
+        row.where,
+        id=str(row.record.get("id", "")),
+        tags=_tags(row.record),
+        text=text,
+        tools=chat.tools(row.record.get("tools")),
+    )
 
 
 def _tags(record: Mapping[str, Any]) -> tuple[str, ...]:
@@ -117,15 +173,3 @@ def _tags(record: Mapping[str, Any]) -> tuple[str, ...]:
     if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
         raise ValueError('"tags" is not a list of names')
     return tuple(tags)
-
-
-def _check_turns(messages: tuple[Message, ...]) -> None:
-    last = messages[-1]
-    if last.role != "assistant":
-        raise ValueError(
-            f'the last message is from "{last.role}"; training needs an assistant '
-            "reply there. Drop the row or add one"
-        )
-    for place, message in enumerate(messages, start=1):
-        if message.role == "assistant" and not message.content.strip():
-            raise ValueError(f"message {place}, an assistant reply, is empty")

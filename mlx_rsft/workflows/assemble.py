@@ -98,7 +98,7 @@ def training_splits(config: Config) -> Splits:
     valid = source.find_splits(place).get(source.VALID)
     if place.is_dir() and valid is not None:
         paths[source.VALID] = valid
-    return _read(paths)
+    return _read(paths, config)
 
 
 def evaluation_splits(config: Config) -> Splits:
@@ -108,11 +108,15 @@ def evaluation_splits(config: Config) -> Splits:
     names = config.evaluation.splits or [
         name for name in found if name not in (source.TRAIN, source.VALID)
     ]
-    return _read({name: source.pick(found, name, place) for name in names or found})
+    chosen = {name: source.pick(found, name, place) for name in names or found}
+    return _read(chosen, config)
 
 
-def _read(paths: Mapping[str, Path]) -> Splits:
-    rows = {name: formats.read_conversations(path) for name, path in paths.items()}
+def _read(paths: Mapping[str, Path], config: Config) -> Splits:
+    rows = {
+        name: formats.read_conversations(path, config.data.format)
+        for name, path in paths.items()
+    }
     return Splits(rows, paths)
 
 
@@ -134,7 +138,9 @@ def examples(
 ) -> dict[str, list[Example]]:
     """Every split as tokens."""
     return {
-        name: render.render_all(rows, loaded.tokenizer, config.data.max_length)
+        name: render.render_all(
+            rows, loaded.tokenizer, config.data.max_length, config.data.train_on
+        )
         for name, rows in splits.rows.items()
     }
 

@@ -106,3 +106,93 @@ def test_a_row_that_is_too_long_is_refused_whole_with_its_length(tokenizer):
     assert len(render.render_all(rows, tokenizer, length)) == 2
     with pytest.raises(DataError, match=rf"f:1: The row has {length} tokens[\s\S]*f:2"):
         render.render_all(rows, tokenizer, length - 1)
+
+
+MARKED = testing.CHAT_TEMPLATE.replace(
+    "{{ message['content'] }}<|end|>\n",
+    "{% if message['role'] == 'assistant' %}{% generation %}{{ message['content'] }}"
+    "<|end|>{% endgeneration %}{% else %}{{ message['content'] }}<|end|>{% endif %}\n",
+)
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        MARKED,
+        # The end-of-turn token outside the marks, and a newline inside them.
+        MARKED.replace("<|end|>{% endgeneration %}", "{% endgeneration %}<|end|>"),
+        MARKED.replace("{% endgeneration %}", "\n{% endgeneration %}"),
+    ],
+)
+def test_a_templates_own_marks_give_the_same_spans_as_its_prefixes(template, tokenizer):
+    marked = _templated(template)
+    example, wanted = _render(TURNS, marked), _render(TURNS, tokenizer)
+    assert _supervised(example, marked) == _supervised(wanted, tokenizer)
+
+
+def test_a_marked_template_may_rewrite_history():
+    rewriting = _templated(
+        STRIPS_HISTORY.replace(
+            "{{ m['content'] }}{% else %}",
+            "{% if m['role'] == 'assistant' %}{% generation %}{{ m['content'] }}"
+            "{% endgeneration %}{% else %}{{ m['content'] }}{% endif %}{% else %}",
+        )
+    )
+    turns = (Message("user", "q"), Message("assistant", "thought|a"))
+    assert _supervised(_render(turns, rewriting), rewriting) == ["thought|a<|end|>"]
+    longer = (*turns, Message("user", "q"), Message("assistant", "b"))
+    with pytest.raises(DataError, match="marks 1 replies in a row that has 2"):
+        _render(longer, rewriting)
+
+
+def test_a_reply_of_weight_0_is_not_supervised(tokenizer):
+    turns = list(TURNS)
+    turns[2] = Message("assistant", "12 mm", trained=False)
+    example = _render(turns, tokenizer)
+    assert _supervised(example, tokenizer) == ["13 mm\nand more<|end|>"]
+
+
+def test_train_on_chooses_the_last_turn_or_everything(tokenizer):
+    row = Conversation(TURNS, "f:3")
+    last = render.render(row, tokenizer, render.LAST)
+    assert _supervised(last, tokenizer) == ["13 mm\nand more<|end|>"]
+    whole = render.render(row, tokenizer, render.EVERYTHING)
+    assert whole.spans == ((1, len(whole.tokens)),)
+    assert whole.answer == "13 mm\nand more"
+
+
+def test_a_plain_text_is_learned_whole_and_that_it_ends(tokenizer):
+    row = Conversation((), "f:3", text="once upon")
+    example = render.render(row, tokenizer)
+    assert tokenizer.decode(list(example.tokens)) == "once upon<|end|>"
+    assert example.spans == ((1, len(example.tokens)),)
+    bare = testing.byte_tokenizer()
+    bare.has_chat_template = False
+    assert render.render(row, bare).tokens == example.tokens
+
+
+def test_tools_and_their_calls_reach_the_template_and_are_learned():
+    calling = _templated(
+        "{% if tools %}<|start|>tools\n{{ tools[0]['function']['name'] }}<|end|>\n"
+        "{% endif %}{% for m in messages %}<|start|>{{ m['role'] }}\n{{ m['content'] }}"
+        "{% for c in m['tool_calls'] or [] %}{{ c['function']['name'] }}("
+        "{{ c['function']['arguments'] | tojson }}){% endfor %}<|end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|start|>assistant\n{% endif %}"
+    )
+    call = {"function": {"name": "look", "arguments": {"part": 7}}}
+    row = Conversation(
+        (
+            Message("user", "q"),
+            Message("assistant", "", {"tool_calls": [call]}),
+            Message("tool", "42"),
+            Message("assistant", "it is 42"),
+        ),
+        "f:3",
+        tools=({"function": {"name": "look"}},),
+    )
+    example = render.render(row, calling)
+    assert "<|start|>tools\nlook" in calling.decode(list(example.tokens))
+    assert _supervised(example, calling) == [
+        'look({"part": 7})<|end|>',
+        "it is 42<|end|>",
+    ]
