@@ -60,6 +60,12 @@ class DataSettings:
         "How rows are written; auto tells it from their keys.",
         choices=DATA_FORMATS,
     )
+    map: tuple[str, ...] = _setting(
+        (), "Columns under other names: question=prompt,answer=completion."
+    )
+    encoding: str = _setting(
+        "auto", "Encoding of the files; auto: UTF-8, or what their first bytes say."
+    )
     train_on: str = _setting(
         "all",
         "What is learned: all assistant turns, the last, or everything.",

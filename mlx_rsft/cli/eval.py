@@ -22,6 +22,8 @@ from mlx_rsft.cli import console, options
     "evaluation.metrics",
     "evaluation.max_tokens",
     "data.format",
+    "data.map",
+    "data.encoding",
     "data.train_on",
     "data.max_length",
     "model.precision",

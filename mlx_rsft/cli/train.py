@@ -31,6 +31,8 @@ from mlx_rsft.errors import ConfigError
     "adapter.scale",
     "adapter.layers",
     "data.format",
+    "data.map",
+    "data.encoding",
     "data.train_on",
     "data.max_length",
     "model.precision",

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from mlx_rsft.data import chat, source
+from mlx_rsft.data.containers import AUTO
 from mlx_rsft.data.conversation import Conversation, Message, Row
 from mlx_rsft.errors import ConfigError, DataError, RsftError, nearest, raise_together
 
 Turns = tuple[Message, ...]
-AUTO = "auto"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,17 +60,17 @@ def _alpaca(record: Mapping[str, Any]) -> Turns:
     question = _string(record, "instruction")
     if record.get("input"):
         question = f"{question}\n\n{_string(record, 'input')}"
-    system = _string(record, "system") if record.get("system") else ""
-    opening = (Message("system", system),) if system else ()
     answer = Message("assistant", _string(record, "output"))
-    return (*opening, Message("user", question), answer)
+    return (*_system(record), Message("user", question), answer)
 
 
 def _sharegpt(record: Mapping[str, Any]) -> Turns:
-    opening = (
-        (Message("system", _string(record, "system")),) if record.get("system") else ()
-    )
-    return (*opening, *chat.sharegpt_turns(record["conversations"]))
+    return (*_system(record), *chat.sharegpt_turns(record["conversations"]))
+
+
+def _system(record: Mapping[str, Any]) -> Turns:
+    given = record.get("system")
+    return (Message("system", _string(record, "system")),) if given else ()
 
 
 def _string(record: Mapping[str, Any], key: str) -> str:
@@ -88,12 +88,19 @@ FORMATS: dict[str, Format] = {
 }
 
 
-def read_conversations(path: Path, name: str = AUTO) -> list[Conversation]:
+def read_conversations(
+    path: Path,
+    name: str = AUTO,
+    columns: Mapping[str, str] | None = None,
+    encoding: str = AUTO,
+) -> list[Conversation]:
     """Every conversation of a file.
 
     Args:
         path: The file.
         name: The format all rows have; ``auto`` tells it from each row's keys.
+        columns: New name by old name of columns.
+        encoding: Of the file's text.
 
     Raises:
         ConfigError: If there is no such format.
@@ -102,7 +109,7 @@ def read_conversations(path: Path, name: str = AUTO) -> list[Conversation]:
     formats = _candidates(name)
     conversations: list[Conversation] = []
     problems: list[RsftError] = []
-    for row in source.read(path):
+    for row in source.read(path, columns, encoding):
         try:
             if isinstance(row, DataError):
                 raise row

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from mlx_rsft.data import containers
+from mlx_rsft.data.containers import AUTO
 from mlx_rsft.data.conversation import Row
-from mlx_rsft.errors import DataError, nearest
+from mlx_rsft.errors import ConfigError, DataError, nearest
 
 TRAIN, VALID, TEST = "train", "valid", "test"
 
@@ -27,21 +28,35 @@ def find_splits(source: Path) -> dict[str, Path]:
         raise DataError(
             "There is no such file or folder.", where=str(source), hint="Check --data."
         )
-    splits = {
-        _split_name(path): path
-        for path in sorted(source.glob("*.jsonl"))
-        if path.stem in (TRAIN, VALID) or path.stem.split("_")[0] == TEST
-    }
+    splits: dict[str, Path] = {}
+    for path in sorted(source.iterdir()):
+        stem = _stem(path)
+        wanted = stem in (TRAIN, VALID) or stem.split("_")[0] == TEST
+        if not wanted or containers.kind(path) not in containers.CONTAINERS:
+            continue
+        name = _split_name(path)
+        if name in splits:
+            raise DataError(
+                f"The split {name!r} is there twice: {splits[name].name}, {path.name}.",
+                where=str(source),
+                hint="Remove one, or pass a file instead of the folder.",
+            )
+        splits[name] = path
     if not splits:
         raise DataError(
-            "The folder holds no train.jsonl, valid.jsonl or test*.jsonl.",
+            "The folder holds no train.jsonl, valid.jsonl or test*.jsonl (nor .json, "
+            ".csv, .tsv or .parquet of those names).",
             where=str(source),
         )
     return splits
 
 
+def _stem(path: Path) -> str:
+    return Path(path.name.removesuffix(".gz")).stem
+
+
 def _split_name(path: Path) -> str:
-    return path.stem.removeprefix("test_")
+    return _stem(path).removeprefix("test_")
 
 
 def training_file(source: Path) -> Path:
@@ -69,46 +84,48 @@ def pick(splits: dict[str, Path], name: str, source: Path) -> Path:
     return splits[name]
 
 
-def read(path: Path) -> Iterator[Row | DataError]:
-    """The rows of one JSON-lines file, and in their place those that are none.
+def read(
+    path: Path, columns: Mapping[str, str] | None = None, encoding: str = AUTO
+) -> Iterator[Row | DataError]:
+    """The rows of one file, and in their place those that are none.
 
-    Blank lines are allowed, and counted.
+    Args:
+        path: JSON lines, a JSON array, a table, Parquet; gzipped or not.
+        columns: New name by old name, for files that call their columns otherwise.
+        encoding: Of its text.
 
     Raises:
         DataError: If the file cannot be read or has no rows.
     """
-    found = False
-    try:
-        with path.open(encoding="utf-8-sig") as file:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    found = True
-                    yield _row(line, f"{path}:{number}")
-    except UnicodeDecodeError as problem:
-        raise DataError(
-            f"The file is not UTF-8 text ({problem.reason} at byte {problem.start}).",
-            where=str(path),
-            hint="Save it as UTF-8.",
-        ) from None
-    except OSError as problem:
-        raise DataError(
-            f"The file cannot be read ({problem.strerror}).", where=str(path)
-        ) from None
-    if not found:
-        raise DataError("The file holds no rows.", where=str(path))
+    for row in containers.read(path, encoding):
+        yield row if isinstance(row, DataError) else _renamed(row, columns or {})
 
 
-def _row(line: str, where: str) -> Row | DataError:
-    try:
-        record = json.loads(line)
-    except json.JSONDecodeError as problem:
-        return DataError(
-            f"Not valid JSON: {problem.msg} at column {problem.colno}.", where=where
-        )
-    except RecursionError:
-        return DataError("Nested too deeply.", where=where)
-    if not isinstance(record, dict):
-        return DataError(
-            f"Expected a JSON object, found {type(record).__name__}.", where=where
-        )
-    return Row(record, where)
+def _renamed(row: Row, columns: Mapping[str, str]) -> Row | DataError:
+    for old in columns:
+        if old not in row.record:
+            return DataError(
+                f"The row has no column {old!r}.",
+                where=row.where,
+                hint=f"{nearest(old, row.record)} Check --map.",
+            )
+    return Row({columns.get(key, key): v for key, v in row.record.items()}, row.where)
+
+
+def parse_columns(text: Sequence[str]) -> dict[str, str]:
+    """The columns that ``old=new`` names rename.
+
+    Raises:
+        ConfigError: If one of them has no ``=``.
+    """
+    columns: dict[str, str] = {}
+    for part in text:
+        old, equals, new = part.partition("=")
+        if not (old and equals and new):
+            raise ConfigError(
+                f"{part!r} renames nothing.",
+                where="data.map",
+                hint="Write it like question=prompt,answer=completion.",
+            )
+        columns[old] = new
+    return columns

@@ -86,7 +86,7 @@ def _walk(
         )
         # Computed now, so that the next chunk's logits can have this one's memory.
         mx.eval(slope, *sums)
-        parts.append(LossSums._make(_detached(part) for part in sums))
+        parts.append(sums)
         slopes.append(_detached(slope))
     return reduce(LossSums.__add__, parts), mx.concatenate(slopes)
 

@@ -114,7 +114,12 @@ def evaluation_splits(config: Config) -> Splits:
 
 def _read(paths: Mapping[str, Path], config: Config) -> Splits:
     rows = {
-        name: formats.read_conversations(path, config.data.format)
+        name: formats.read_conversations(
+            path,
+            config.data.format,
+            source.parse_columns(config.data.map),
+            config.data.encoding,
+        )
         for name, path in paths.items()
     }
     return Splits(rows, paths)

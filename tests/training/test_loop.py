@@ -92,6 +92,23 @@ def test_a_run_that_stays_non_finite_is_ended_and_says_so():
     assert all(record.skipped for record in seen)
 
 
+def test_dropout_is_a_function_of_seed_and_step_not_of_what_was_drawn_before():
+    def losses(draws):
+        model = testing.tiny_model()
+        mx.random.seed(0)
+        adapters.attach(model, AdapterSettings(rank=2, layers="all", dropout=0.5))
+        seen = []
+
+        def record(step):
+            seen.append(step.loss)
+            mx.eval(mx.random.normal((draws,)))
+
+        _run(record, SplitModel(model))
+        return seen
+
+    assert losses(1) == losses(50)
+
+
 def test_step_seeds_differ_between_steps_and_between_nearby_seeds():
     seeds = {loop.step_seed(seed, step) for seed in range(20) for step in range(500)}
     assert len(seeds) == 20 * 500

@@ -1,3 +1,5 @@
+import dataclasses
+
 import mlx.core as mx
 import numpy as np
 import pytest
@@ -216,6 +218,16 @@ def test_normalise_sequence_gives_every_row_the_same_say():
     wanted = sum(row.nll / row.tokens for row in rows)
     assert facts.objective == pytest.approx(wanted, rel=1e-5)
     assert stepper.step(examples).divisor == 2
+
+
+@pytest.mark.parametrize("normaliser", ["token", "weight", "sequence"])
+def test_the_same_rows_twice_give_the_same_gradient_as_once(normaliser):
+    text, examples = f"dft:normalise={normaliser}", _examples()
+    again = [dataclasses.replace(example) for example in examples]
+    once = _stepper(_split(), text).step(examples)
+    twice = _stepper(_split(), text).step(examples + again)
+    assert twice.grad_norm == pytest.approx(once.grad_norm, rel=1e-4)
+    assert twice.divisor == pytest.approx(2 * once.divisor, rel=1e-4)
 
 
 def test_an_anchor_is_nothing_before_the_first_step_and_pulls_back_after_it():

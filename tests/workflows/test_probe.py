@@ -37,6 +37,23 @@ def test_the_figures_are_those_of_the_sampled_rows():
     assert found.as_record()["reason"] == found.choice.reason
 
 
+def test_tags_decide_only_where_every_row_has_one(monkeypatch):
+    split = SplitModel(testing.tiny_model())
+
+    def by_tag(_split, sample, _report):
+        return [_score(0.9 if example.tags else 0.01) for example in sample]
+
+    monkeypatch.setattr(likelihood, "score", by_tag)
+    some = _examples(10, ("strong",)) + _examples(90)
+    assert probe(split, some, 0, Silent()).choice.objective == "power:alpha=0.2," + (
+        "floor=0.1,keep=special,schedule=ramp,until=0.2"
+    )
+
+
+def _score(p):
+    return likelihood.RowScore(5.0, 5 * p, 5, 0, exact=False)
+
+
 def test_a_rare_tag_is_sampled_too_and_the_sample_is_bounded():
     split = SplitModel(testing.tiny_model())
     examples = _examples(300, ("common",)) + _examples(5, ("rare",))
