@@ -26,7 +26,7 @@ def dense(
     logp_N = mx.take_along_axis(logp_NV, targets_N[:, None], axis=-1)[:, 0]
     stats = kernel.facts(kernel.read(logits_NV, targets_N), recipe.head_facts, known)
     scale_N = kernel.scale(known, logp_N)
-    weight_N = mx.stop_gradient(recipe.weight(stats) * scale_N)
+    weight_N = recipe.weight(stats) * scale_N  # the facts are held, so it is too
     loss_N = -weight_N * logp_N
     for pull in recipe.pulls:
         log_r_NV = kernel.held_target(pull, head, logits_NV, reference_ND)

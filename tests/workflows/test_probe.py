@@ -41,13 +41,14 @@ def test_tags_decide_only_where_every_row_has_one(monkeypatch):
     split = SplitModel(testing.tiny_model())
 
     def by_tag(_split, sample, _report):
-        return [_score(0.9 if example.tags else 0.01) for example in sample]
+        return [_score(0.9 if "strong" in e.tags else 0.01) for e in sample]
 
     monkeypatch.setattr(likelihood, "score", by_tag)
-    some = _examples(10, ("strong",)) + _examples(90)
-    assert probe(split, some, 0, Silent()).choice.objective == "power:alpha=0.2," + (
-        "floor=0.1,keep=special,schedule=ramp,until=0.2"
-    )
+    tagged = _examples(10, ("strong",)) + _examples(10, ("weak",))
+    chosen = probe(split, tagged, 0, Silent()).choice.objective
+    assert chosen.endswith("where=strong")
+    chosen = probe(split, tagged + _examples(40), 0, Silent()).choice.objective
+    assert "where" not in chosen
 
 
 def _score(p):
