@@ -49,6 +49,25 @@ def table(
     console.print(drawn)
 
 
+def tokens(found: Sequence[Mapping[str, Any]], *, ids: bool) -> None:
+    """Tokens in one run of text; trained ones on colour, or in brackets without it."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    coloured = console.color_system is not None
+    line = Text()
+    for token in found:
+        text = token["text"] + (f"({token['id']})" if ids else "")
+        if not token["trained"]:
+            line.append(text)
+        elif coloured:
+            line.append(text, style="black on green")
+        else:
+            line.append(f"[{text}]")
+    console.print(line)
+
+
 def fail(problem: RsftError, *, as_json: bool) -> int:
     """Show an error where it belongs; returns the exit code."""
     if as_json:

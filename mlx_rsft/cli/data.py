@@ -7,11 +7,80 @@ from pathlib import Path
 import click
 
 from mlx_rsft.cli import console, options
+from mlx_rsft.errors import CheckFailed
 
 
 @click.group("data")
 def command() -> None:
     """Work with data files."""
+
+
+HOW_TO_READ = ("data.format", "data.map", "data.encoding", "data.train_on")
+
+
+@command.command("check", epilog="Example: mlx-rsft data check data --model demo")
+@click.argument("place", metavar="FILE_OR_FOLDER")
+@options.setting_flags(*HOW_TO_READ, "data.max_length", "model.source")
+@options.as_json
+def check(
+    config_file: Path | None, assignments: tuple[str, ...], place: str, *, as_json: bool
+) -> None:
+    """Report every problem of data files at once.
+
+    Malformed rows, repeats, contradicting answers, and questions of the training rows
+    that are in a test split too. With --model also rows that are too long or do not fit
+    its chat template, and token counts. Exit code 3 if something would silently hurt.
+    """
+    from mlx_rsft.workflows.check import check as run
+
+    settings = options.resolved(config_file, assignments)
+    report = run(settings, Path(place), console.TerminalReporter())
+    if as_json:
+        console.emit_json(report)
+    else:
+        for item in report["findings"]:
+            console.emit(f"{item['where']}: {item['kind']}: {item['message']}")
+        for name, split in report["splits"].items():
+            words = ", ".join(f"{key} {value}" for key, value in split.items())
+            console.emit(f"{name}: {words}")
+        console.emit(f"{len(report['findings'])} findings {report['counts'] or ''}")
+    if report["hurts"]:
+        raise click.exceptions.Exit(CheckFailed.exit_code)
+
+
+@command.command("show", epilog="Example: mlx-rsft data show data.jsonl --model demo")
+@click.argument("file", type=click.Path(path_type=Path))
+@options.setting_flags("model.source", *HOW_TO_READ)
+@click.option(
+    "--row",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Which row, counted from 1.",
+)
+@click.option("--ids", is_flag=True, help="Write each token's id behind it.")
+@options.as_json
+def show(
+    config_file: Path | None,
+    assignments: tuple[str, ...],
+    file: Path,
+    row: int,
+    *,
+    ids: bool,
+    as_json: bool,
+) -> None:
+    """Show the tokens of one row; those that are trained stand on colour.
+
+    Where there is no colour, trained tokens stand between [ and ].
+    """
+    from mlx_rsft.workflows.check import show as run
+
+    settings = options.resolved(config_file, assignments)
+    shown = run(settings, file, row, console.TerminalReporter())
+    if as_json:
+        console.emit_json(shown)
+    else:
+        console.tokens(shown["tokens"], ids=ids)
 
 
 @command.command(

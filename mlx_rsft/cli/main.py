@@ -67,7 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = list(sys.argv[1:] if arguments is None else arguments)
     as_json = "--json" in given
     try:
-        group.main(given, prog_name="mlx-rsft", standalone_mode=False)
+        code = group.main(given, prog_name="mlx-rsft", standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
     except RsftError as problem:
         sys.exit(console.fail(problem, as_json=as_json))
     except click.ClickException as problem:

@@ -5,7 +5,7 @@ A format says by its keys whether a row is its own, and turns that row into mess
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 from mlx_rsft.data import chat, source
 from mlx_rsft.data.containers import AUTO
 from mlx_rsft.data.conversation import Conversation, Message, Row
-from mlx_rsft.errors import ConfigError, DataError, RsftError, nearest, raise_together
+from mlx_rsft.errors import ConfigError, DataError, nearest, raise_together
 
 Turns = tuple[Message, ...]
 
@@ -88,13 +88,13 @@ FORMATS: dict[str, Format] = {
 }
 
 
-def read_conversations(
+def conversations(
     path: Path,
     name: str = AUTO,
     columns: Mapping[str, str] | None = None,
     encoding: str = AUTO,
-) -> list[Conversation]:
-    """Every conversation of a file.
+) -> Iterator[Conversation | DataError]:
+    """Every conversation of a file, and in their place the rows that are none.
 
     Args:
         path: The file.
@@ -103,21 +103,32 @@ def read_conversations(
         encoding: Of the file's text.
 
     Raises:
-        ConfigError: If there is no such format.
-        DataError: With all lines that are not JSON and all rows that do not parse.
+        ConfigError: If there is no such format or encoding.
+        DataError: If the file cannot be read or has no rows.
     """
     formats = _candidates(name)
-    conversations: list[Conversation] = []
-    problems: list[RsftError] = []
     for row in source.read(path, columns, encoding):
         try:
-            if isinstance(row, DataError):
-                raise row
-            conversations.append(parse(row, formats))
+            yield row if isinstance(row, DataError) else parse(row, formats)
         except DataError as problem:
-            problems.append(problem)
-    raise_together(problems)
-    return conversations
+            yield problem
+
+
+def read_conversations(
+    path: Path,
+    name: str = AUTO,
+    columns: Mapping[str, str] | None = None,
+    encoding: str = AUTO,
+) -> list[Conversation]:
+    """Every conversation of a file; arguments as ``conversations``.
+
+    Raises:
+        ConfigError: If there is no such format or encoding.
+        DataError: With all rows that do not parse, at once.
+    """
+    rows = list(conversations(path, name, columns, encoding))
+    raise_together([row for row in rows if isinstance(row, DataError)])
+    return [row for row in rows if isinstance(row, Conversation)]
 
 
 def _candidates(name: str) -> Sequence[Format]:

@@ -60,7 +60,7 @@ def render_all(
     for conversation in conversations:
         try:
             example = render(conversation, tokenizer, train_on)
-            _check_length(example, max_length)
+            check_length(example, max_length)
             examples.append(example)
         except DataError as problem:
             problems.append(problem)
@@ -68,7 +68,8 @@ def render_all(
     return examples
 
 
-def _check_length(example: Example, max_length: int) -> None:
+def check_length(example: Example, max_length: int) -> None:
+    """Raise DataError if an example is longer than is allowed."""
     if len(example.tokens) > max_length:
         raise DataError(
             f"The row has {len(example.tokens)} tokens, more than the {max_length} "

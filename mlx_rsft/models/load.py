@@ -66,15 +66,19 @@ def load(settings: ModelSettings, report: Report | None = None) -> LoadedModel:
     config = _config(folder)
     _check_trust(folder, config, settings)
     corrections, notes = _rope_correction(config)
-    tokenizer = _tokenizer(folder, settings)
+    encoder = _tokenizer(folder, settings)
     model = _weights(folder, corrections, settings)
     precision = _settle_precision(model, settings.precision)
     model.freeze()
     model.eval()
     mx.eval(model.parameters())
-    return LoadedModel(
-        model, tokenizer, folder, settings.source, precision, tuple(notes)
-    )
+    return LoadedModel(model, encoder, folder, settings.source, precision, tuple(notes))
+
+
+def tokenizer(settings: ModelSettings, report: Report | None = None) -> Any:
+    """A model's tokenizer alone, without its weights; arguments and errors as ``load``."""
+    machine.require_backend()
+    return _tokenizer(source.as_folder(settings.source, report), settings)
 
 
 def _config(folder: Path) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from mlx_rsft.data.conversation import Conversation, Example
 from mlx_rsft.errors import ConfigError
 from mlx_rsft.models import adapters, load
 from mlx_rsft.models.load import LoadedModel
+from mlx_rsft.models.source import Report
 from mlx_rsft.models.split import SplitModel
 from mlx_rsft.objectives import Objective, build
 from mlx_rsft.objectives.choose import AUTO
@@ -112,14 +114,15 @@ def evaluation_splits(config: Config) -> Splits:
     return _read(chosen, config)
 
 
+def reading(config: Config) -> tuple[str, dict[str, str], str]:
+    """How data files are to be read: format, renamed columns, encoding."""
+    data = config.data
+    return data.format, source.parse_columns(data.map), data.encoding
+
+
 def _read(paths: Mapping[str, Path], config: Config) -> Splits:
     rows = {
-        name: formats.read_conversations(
-            path,
-            config.data.format,
-            source.parse_columns(config.data.map),
-            config.data.encoding,
-        )
+        name: formats.read_conversations(path, *reading(config))
         for name, path in paths.items()
     }
     return Splits(rows, paths)
@@ -127,15 +130,27 @@ def _read(paths: Mapping[str, Path], config: Config) -> Splits:
 
 def model(config: Config, reporter: Reporter) -> LoadedModel:
     """The base model; says what was corrected while loading."""
+    with _loading(config, reporter) as report:
+        loaded = load.load(config.model, report)
+    for note in loaded.notes:
+        reporter.note(note)
+    return loaded
+
+
+def tokenizer(config: Config, reporter: Reporter) -> Any:
+    """The base model's tokenizer alone."""
+    with _loading(config, reporter) as report:
+        return load.tokenizer(config.model, report)
+
+
+@contextmanager
+def _loading(config: Config, reporter: Reporter) -> Generator[Report]:
     with reporter.task(f"load {config.model.source}", 0) as advance:
 
         def report(done: int, total: int) -> None:
             advance(0, f"fetching, {done / 1e6:.0f} of {total / 1e6:.0f} MB")
 
-        loaded = load.load(config.model, report)
-    for note in loaded.notes:
-        reporter.note(note)
-    return loaded
+        yield report
 
 
 def examples(

@@ -13,6 +13,8 @@ from mlx_rsft.cli.main import COMMANDS
 EVERY_HELP = [
     [],
     *[[name] for name in COMMANDS],
+    ["data", "check"],
+    ["data", "show"],
     ["data", "demo"],
     ["objectives", "show"],
 ]
@@ -258,6 +260,67 @@ def test_auto_is_the_default_and_falls_back_to_sft_where_the_prior_is_weak(
     assert manifest["probe"]["rows"] == 20
     assert manifest["probe"]["objective"] == "sft"
     assert 'name = "sft"  # auto' in (run / "config.toml").read_text()
+
+
+def test_data_check_reports_everything_at_once_and_says_no(tmp_path, tiny_folder):
+    (tmp_path / "train.jsonl").write_text(
+        GOOD + GOOD + '{"prompt": "q", "completion": "b"}\n{"prompt": \n'
+        '{"prompt": "Line 3 stops!", "completion": "c"}\n'
+        + json.dumps({"prompt": "x" * 300, "completion": "long"})
+    )
+    (tmp_path / "test.jsonl").write_text(
+        '{"prompt": "line 3 stops", "completion": "c"}\n' + GOOD
+    )
+    flags = ["--model", tiny_folder, "--max-length", 128]
+    ran = _run("data", "check", tmp_path, *flags, "--json")
+    assert ran.returncode == 3, ran.stderr
+    report = json.loads(ran.stdout)
+    assert report["counts"] == {
+        "malformed": 1,
+        "too long": 1,
+        "duplicate": 1,
+        "contradiction": 1,
+        "near leak": 1,
+        "leak": 1,
+    }
+    places = {f["kind"]: f["where"].rsplit("/")[-1] for f in report["findings"]}
+    assert places["malformed"] == "train.jsonl:4"
+    assert places["contradiction"] == "train.jsonl:3"
+    assert places["leak"] == "test.jsonl:2"
+    assert places["near leak"] == "test.jsonl:1"
+    assert report["splits"]["train"]["rows"] == 5
+    assert report["splits"]["train"]["supervised"] > 0
+    said = _run("data", "check", tmp_path)
+    assert said.returncode == 3
+    assert "train.jsonl:4: malformed" in said.stdout
+
+
+def test_data_check_of_clean_data_says_yes(tiny_data):
+    ran = _run("data", "check", tiny_data / "train.jsonl")
+    assert ran.returncode == 0, ran.stdout
+    assert "0 findings" in ran.stdout
+
+
+def test_repeats_alone_are_no_harm(tmp_path):
+    (tmp_path / "train.jsonl").write_text(GOOD + GOOD)
+    ran = _run("data", "check", tmp_path, "--json")
+    assert ran.returncode == 0
+    assert json.loads(ran.stdout)["counts"] == {"duplicate": 1}
+
+
+def test_data_show_marks_what_is_trained(tmp_path, tiny_folder):
+    file = tmp_path / "a.jsonl"
+    file.write_text('{"prompt": "hi", "completion": "ok"}\n')
+    flags = ["data", "show", file, "--model", tiny_folder]
+    shown = json.loads(_run(*flags, "--json").stdout)
+    trained = "".join(t["text"] for t in shown["tokens"] if t["trained"])
+    assert trained == "ok<|end|>"
+    assert shown["where"] == f"{file}:1"
+    assert "[o][k][<|end|>]" in _run(*flags).stdout
+    assert "[o(" in _run(*flags, "--ids").stdout
+    beyond = _run(*flags, "--row", 2)
+    assert beyond.returncode == 2
+    assert "1 rows" in beyond.stderr
 
 
 def test_every_objective_is_listed_and_plotted():
