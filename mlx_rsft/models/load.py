@@ -14,7 +14,7 @@ import mlx.nn as nn
 from mlx_rsft import files, machine
 from mlx_rsft.errors import ModelError
 from mlx_rsft.models import source
-from mlx_rsft.models.source import Report
+from mlx_rsft.models.download import Report
 from mlx_rsft.settings import ModelSettings
 
 IDENTITY = ("config.json", "tokenizer.json", "*.safetensors")

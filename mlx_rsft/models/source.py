@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 from mlx_rsft import machine
 from mlx_rsft.errors import ModelError
+from mlx_rsft.models.download import Report
 
 DEMO = "demo"
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 WANTED = ("*.json", "*.safetensors", "*.jinja", "*.txt", "tokenizer.model", "*.py")
-Report = Callable[[int, int], None]
 
 
 def as_folder(source: str, report: Report | None = None) -> Path:

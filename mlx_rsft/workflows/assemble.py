@@ -16,8 +16,8 @@ from mlx_rsft.data import formats, render, source
 from mlx_rsft.data.conversation import Conversation, Example
 from mlx_rsft.errors import ConfigError
 from mlx_rsft.models import adapters, load
+from mlx_rsft.models.download import Report
 from mlx_rsft.models.load import LoadedModel
-from mlx_rsft.models.source import Report
 from mlx_rsft.models.split import SplitModel
 from mlx_rsft.objectives import Objective, build
 from mlx_rsft.objectives.choose import AUTO

@@ -27,7 +27,9 @@ def test_a_question_in_train_and_test_is_a_leak_whatever_the_answer():
     assert found == [("leak", "s:1")]
 
 
-@pytest.mark.parametrize("other", ["LINE 3: STOPS", "line  \uff13 stops?", "line 3 stops"])
+@pytest.mark.parametrize(
+    "other", ["LINE 3: STOPS", "line  \uff13 stops?", "line 3 stops"]
+)
 def test_a_question_that_differs_in_case_width_or_marks_is_a_near_leak(other):
     train = [_row("Line 3 stops!", "x", "t:1")]
     assert _kinds(train=train, test=[_row(other, "x", "s:1")]) == [("near leak", "s:1")]
