@@ -2,7 +2,7 @@
 
 The Linux CPU wheel of mlx links the reference BLAS. OpenBLAS, loaded with global
 symbols *before* ``mlx.core``, takes its place: the same wheel then multiplies matrices
-about a hundred times faster. ``MLX_RSFT_BLAS=off`` leaves the reference in charge.
+many times faster. ``MLX_RSFT_BLAS=off`` leaves the reference in charge.
 """
 
 from __future__ import annotations

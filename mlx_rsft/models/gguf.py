@@ -7,12 +7,10 @@ every other block type becomes floats. A new architecture is one more member of
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -66,19 +64,10 @@ def as_folder(source: Path, *, float_type: str) -> Path:
     kept = files.cache_folder() / "models"
     folder = kept / f"{_digest(source, kept)}-{float_type}-v{CONVERTER}"
     if not folder.exists():
-        with _alone(kept / f".{folder.name}.lock"):
+        with files.alone(kept / f".{folder.name}.lock"):
             if not folder.exists():
                 convert(source, folder, float_type=float_type)
     return folder
-
-
-@contextlib.contextmanager
-def _alone(lock: Path) -> Generator[None]:
-    """Run the block in one process at a time; the system frees the lock at exit."""
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _digest(source: Path, kept: Path) -> str:

@@ -162,8 +162,8 @@ def _weights(
 def _settle_precision(model: nn.Module, wanted: str) -> str:
     """Bring the weights to the wanted type; returns the type they now have.
 
-    On the CPU backend float32 through BLAS is 20 times faster than bfloat16, and 100
-    times faster than multiplying quantised weights, so ``auto`` is float32 there.
+    On the CPU backend only float32 goes through BLAS; other types and quantised weights
+    are multiplied far more slowly, so ``auto`` is float32 there.
     """
     if wanted == "auto":
         wanted = "float32" if machine.backend() == "cpu" else "stored"

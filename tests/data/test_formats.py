@@ -2,9 +2,10 @@ import json
 
 import pytest
 
-from mlx_rsft.data import formats
+from mlx_rsft.data import containers, formats
 from mlx_rsft.data.conversation import Message, Row
 from mlx_rsft.errors import DataError
+from mlx_rsft.settings import DATA_FORMATS
 
 USER = {"role": "user", "content": "q"}
 REPLY = {"role": "assistant", "content": "a"}
@@ -108,6 +109,10 @@ def _said(row):
 )
 def test_every_way_to_write_turns_is_understood(record, wanted):
     assert _said(_parse(record)) == wanted
+
+
+def test_every_format_can_be_named_in_the_settings():
+    assert (containers.AUTO, *formats.FORMATS) == DATA_FORMATS
 
 
 def test_a_plain_text_is_no_conversation():
