@@ -36,7 +36,7 @@ class Splits:
     """Conversations by split name, and the files they came from."""
 
     rows: Mapping[str, Sequence[Conversation]]
-    paths: Mapping[str, Path]
+    paths: Mapping[str, Sequence[Path]]
 
     def as_record(self, source_name: str) -> dict[str, Any]:
         """The data's identity for the manifest."""
@@ -44,11 +44,13 @@ class Splits:
             "source": source_name,
             "splits": {
                 name: {
-                    "path": str(path),
+                    "files": [
+                        {"path": str(path), "sha256": files.sha256(path)}
+                        for path in paths
+                    ],
                     "rows": len(self.rows[name]),
-                    "sha256": files.sha256(path),
                 }
-                for name, path in self.paths.items()
+                for name, paths in self.paths.items()
             },
         }
 
@@ -96,8 +98,9 @@ def check_length_settings(resolved: Resolved) -> None:
 def training_splits(config: Config) -> Splits:
     """The rows to train on, as split ``train``, and ``valid`` where there is one."""
     place = Path(config.data.source).expanduser()
-    paths = {source.TRAIN: source.training_file(place)}
-    valid = source.find_splits(place).get(source.VALID)
+    found = source.find_splits(place)
+    paths = {source.TRAIN: source.training_files(found, place)}
+    valid = found.get(source.VALID)
     if place.is_dir() and valid is not None:
         paths[source.VALID] = valid
     return _read(paths, config)
@@ -120,10 +123,10 @@ def reading(config: Config) -> tuple[str, dict[str, str], str]:
     return data.format, source.parse_columns(data.map), data.encoding
 
 
-def _read(paths: Mapping[str, Path], config: Config) -> Splits:
+def _read(paths: Mapping[str, Sequence[Path]], config: Config) -> Splits:
     rows = {
-        name: formats.read_conversations(path, *reading(config))
-        for name, path in paths.items()
+        name: formats.read_split(files_of, *reading(config))
+        for name, files_of in paths.items()
     }
     return Splits(rows, paths)
 

@@ -36,8 +36,8 @@ def check(resolved: Resolved, place: Path, reporter: Reporter) -> dict[str, Any]
     found: list[Finding] = []
     rows: dict[str, list[Conversation]] = {}
     splits: dict[str, dict[str, Any]] = {}
-    for name, path in source.find_splits(place.expanduser()).items():
-        rows[name] = _parsed(path, config, found)
+    for name, paths in source.find_splits(place.expanduser()).items():
+        rows[name] = _parsed(paths, config, found)
         splits[name] = {"rows": len(rows[name])}
         if tokenizer:
             splits[name] |= _tokens(rows[name], tokenizer, config, found)
@@ -50,9 +50,11 @@ def check(resolved: Resolved, place: Path, reporter: Reporter) -> dict[str, Any]
     }
 
 
-def _parsed(path: Path, config: Config, found: list[Finding]) -> list[Conversation]:
+def _parsed(
+    paths: list[Path], config: Config, found: list[Finding]
+) -> list[Conversation]:
     good: list[Conversation] = []
-    for row in formats.conversations(path, *assemble.reading(config)):
+    for row in formats.split_conversations(paths, *assemble.reading(config)):
         if isinstance(row, DataError):
             found.append(checks.from_error("malformed", row))
         else:
