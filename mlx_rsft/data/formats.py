@@ -5,7 +5,7 @@ A format says by its keys whether a row is its own, and turns that row into mess
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -114,6 +114,17 @@ def conversations(
             yield problem
 
 
+def split_conversations(
+    paths: Iterable[Path],
+    name: str = AUTO,
+    columns: Mapping[str, str] | None = None,
+    encoding: str = AUTO,
+) -> Iterator[Conversation | DataError]:
+    """The same over all files of a split, in their order."""
+    for path in paths:
+        yield from conversations(path, name, columns, encoding)
+
+
 def read_conversations(
     path: Path,
     name: str = AUTO,
@@ -126,7 +137,17 @@ def read_conversations(
         ConfigError: If there is no such format or encoding.
         DataError: With all rows that do not parse, at once.
     """
-    rows = list(conversations(path, name, columns, encoding))
+    return read_split([path], name, columns, encoding)
+
+
+def read_split(
+    paths: Iterable[Path],
+    name: str = AUTO,
+    columns: Mapping[str, str] | None = None,
+    encoding: str = AUTO,
+) -> list[Conversation]:
+    """Every conversation of a split; raises as ``read_conversations``."""
+    rows = list(split_conversations(paths, name, columns, encoding))
     raise_together([row for row in rows if isinstance(row, DataError)])
     return [row for row in rows if isinstance(row, Conversation)]
 

@@ -96,8 +96,9 @@ def check_length_settings(resolved: Resolved) -> None:
 def training_splits(config: Config, loaded: LoadedModel, reporter: Reporter) -> Splits:
     """The rows to train on, as split ``train``, and ``valid`` where there is one."""
     place = Path(config.data.source).expanduser()
-    paths = {source.TRAIN: source.training_files(place)}
-    valid = source.find_splits(place).get(source.VALID)
+    found = source.find_splits(place)
+    paths = {source.TRAIN: source.training_files(found, place)}
+    valid = found.get(source.VALID)
     if place.is_dir() and valid is not None:
         paths[source.VALID] = valid
     return _splits(paths, config, loaded, reporter)
@@ -157,7 +158,7 @@ def _rendered(
     wanted = shape(config, loaded.tokenizer)
 
     def make(outcome: Counter[str]) -> Iterator[Example]:
-        found = formats.conversations(paths, *reading(config))
+        found = formats.split_conversations(paths, *reading(config))
         with reporter.task(f"render {name}", 0) as advance:
             done = 0
 

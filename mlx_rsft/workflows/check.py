@@ -66,7 +66,7 @@ def check(resolved: Resolved, place: Path, reporter: Reporter) -> dict[str, Any]
     train: Watch | None = None
     for name in sorted(splits, key=lambda name: name != source.TRAIN):
         watch = Watch(train)
-        rows = formats.conversations(splits[name], *assemble.reading(config))
+        rows = formats.split_conversations(splits[name], *assemble.reading(config))
         with reporter.task(f"check {name}", 0) as advance:
             look = _Look(watch, shape, found, advance)
             described[name] = look.over(rows)
