@@ -83,7 +83,9 @@ def _plain(conversation: Conversation, tokenizer: ChatTokenizer) -> Example:
 def _example(
     row: Conversation, tokens: Sequence[int], spans: Sequence[Span], answer: str
 ) -> Example:
-    return Example(tuple(tokens), tuple(spans), row.where, answer, row.id, row.tags)
+    return Example(
+        tuple(tokens), tuple(spans), row.where, answer, row.id, row.tags, row.weight
+    )
 
 
 def _by_prefixes(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -99,7 +99,7 @@ class _Look:
                 continue
             num_rows += 1
             num_by_tag.update(row.tags)
-            self.found += self.watch.look(row)
+            self.found.extend(self.watch.look(row))
             examples = self._examples(row, outcome)
             lengths.add(examples)
             for tag in row.tags:
