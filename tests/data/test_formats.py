@@ -43,7 +43,7 @@ def test_id_and_tags_travel_with_the_row():
         ({"messages": [USER, REPLY, USER]}, "last message is from"),
         ({"messages": [USER, {"role": "assistant", "content": "  "}]}, "empty"),
         ({"prompt": "q", "completion": ""}, "empty"),
-        ({"prompt": 1, "completion": "a"}, "neither text"),
+        ({"prompt": {}, "completion": "a"}, "not text"),
         ({"messages": [USER, REPLY], "tags": [1]}, "tags"),
     ],
 )
@@ -195,7 +195,8 @@ def test_a_reply_of_weight_0_is_context_and_not_learned():
         ({"conversations": [{"from": "alien", "value": "x"}]}, "'alien'"),
         ({"conversations": [{"from": "human"}]}, "no text"),
         ({"conversations": []}, "not a list"),
-        ({"instruction": "q", "output": 3}, "not text"),
+        ({"instruction": "q", "output": True}, "not text"),
+        ({"instruction": "q", "output": 1e30}, "not text"),
         ({"messages": [{"role": ["user"], "content": "x"}]}, "role"),
     ],
 )
