@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from mlx_rsft.data import containers, splits
+from mlx_rsft.data import containers, hub, splits
 from mlx_rsft.data.containers import AUTO
 from mlx_rsft.data.conversation import Row
 from mlx_rsft.errors import ConfigError, DataError, nearest
@@ -20,11 +20,13 @@ def find_splits(place: Path) -> dict[str, list[Path]]:
     ``train.jsonl`` and ``valid.jsonl`` are named by their stems, ``test_shifted.jsonl``
     is ``shifted``, and ``test.jsonl`` is ``test``. A split may be cut into files such as
     ``train-00000-of-00003.parquet``, and all may lie in a folder ``data``. A folder of
-    plain texts is the split ``train``.
+    plain texts is the split ``train``, and ``hf:owner/name`` is fetched from the Hub.
 
     Raises:
         DataError: If there is nothing to read, a split is there twice, or not whole.
     """
+    if str(place).startswith(hub.PREFIX):
+        return hub.find_splits(str(place))
     try:
         if place.is_file():
             return {splits.part(place).split: [place]}
@@ -59,13 +61,20 @@ def _texts(inside: Sequence[Path]) -> dict[str, list[Path]]:
 
 
 def training_files(found: Mapping[str, list[Path]], place: Path) -> list[Path]:
-    """The files with the rows to train on: the file itself, or the split ``train``.
+    """The files with the rows to train on: the split ``train``, or the only one named.
 
     Raises:
         DataError: If there is none.
     """
     (first, *_) = found.values()
-    return first if place.is_file() else pick(found, TRAIN, place)
+    return first if _is_one_split(place) else pick(found, TRAIN, place)
+
+
+def _is_one_split(place: Path) -> bool:
+    """Whether the user named a file, or one split of a data set."""
+    if str(place).startswith(hub.PREFIX):
+        return hub.address(str(place)).split is not None
+    return place.is_file()
 
 
 def pick(found: Mapping[str, list[Path]], name: str, place: Path) -> list[Path]:
