@@ -29,8 +29,9 @@ CHUNK = 1 << 20
 START = 1 << 12
 MOST = 1 << 28
 """Letters of one row; what is longer is no row, but another kind of file."""
-MANY_NULS, SOME_NULS = 0.25, 0.02
-"""Shares of UTF-16 units whose upper byte is 0: where most is ASCII; commas alone."""
+MANY_NULS, SOME_NULS, LEAST_NULS = 0.1, 0.02, 3
+"""Shares of UTF-16 units whose upper byte is 0: with spaces and commas; commas alone.
+Fewer than the last in a whole file are strays."""
 LEAST_KANA, LEAST_COMMON = 0.1, 0.6
 """Shares of what is not ASCII: text by people who write Japanese, and no lucky bytes."""
 KANA = re.compile("[\u3040-\u30ff]")
@@ -121,11 +122,12 @@ def encoding_of(path: Path) -> str:
 
 def _wide(start: bytes) -> str:
     """UTF-16 without a mark: of every two bytes one is often zero, the other never."""
-    units = max(1, len(start) // 2)
-    even, odd = start[::2].count(0) / units, start[1::2].count(0) / units
+    units = len(start) // 2
+    even, odd = start[::2].count(0), start[1::2].count(0)
     name = "utf-16-le" if odd > even else "utf-16-be"
-    least = MANY_NULS if _begins(start, UTF8) else SOME_NULS
-    is_wide = max(even, odd) >= least and min(even, odd) < SOME_NULS
+    share = MANY_NULS if _begins(start, UTF8) else SOME_NULS
+    is_often = max(even, odd) >= max(LEAST_NULS, share * units)
+    is_wide = is_often and min(even, odd) <= SOME_NULS * units
     return name if is_wide and _begins(start, name) else ""
 
 

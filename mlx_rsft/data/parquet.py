@@ -36,7 +36,7 @@ def read(path: Path, encoding: str, name: str) -> Found:
     library: Any = parquet
     number = 0
     try:
-        with library.ParquetFile(path) as file:
+        with library.ParquetFile(path, page_checksum_verification=True) as file:
             for batch in file.iter_batches(batch_size=ROWS):
                 for record in batch.to_pylist(maps_as_pydicts="strict"):
                     number += 1
