@@ -61,10 +61,7 @@ class MemoryStore:
 
 
 HEAD = struct.Struct("<16sIII")
-"""Key, tokens, bytes per token, checksum of the states."""
-MARK = struct.Struct("<I")
-"""Checksum of the head, after it."""
-START = HEAD.size + MARK.size
+"""Key, tokens, bytes per token, checksum of these and the states."""
 SUFFIX = ".rows"
 
 
@@ -94,40 +91,38 @@ class FolderStore:
     def __init__(self, folder: Path, budget: int) -> None:
         self._folder = folder
         self._budget = budget
-        self._places: dict[bytes, _Place] = {}
+        self._trusted: dict[bytes, _Place] = {}
+        self._found: dict[bytes, list[_Place]] = {}
         self._files: dict[Path, int] = {}
         self._open: dict[Path, int] = {}
         self._own: Path | None = None
-        self._checked: set[bytes] = set()
         _require_writable(folder)
         for path in sorted(folder.glob(f"*{SUFFIX}"), key=_age):
             with contextlib.suppress(FileNotFoundError):
                 self._files[path] = path.stat().st_size
-                self._places.update(_scan(path))
+                for key, place in _scan(path):
+                    self._found.setdefault(key, []).append(place)
 
     @property
     def num_bytes(self) -> int:
         return sum(self._files.values())
 
     def get(self, key: bytes) -> Lines | None:
-        place = self._places.get(key)
-        if place is None:
-            return None
-        lines = self._read(place)
-        if lines is not None and key not in self._checked:
-            if zlib.crc32(lines.data) != place.checksum:
-                lines = None
-            self._checked.add(key)
-        if lines is None:
-            del self._places[key]
-        return lines
+        if key in self._trusted:
+            return self._read(self._trusted[key])
+        for place in self._found.pop(key, ()):
+            lines = self._read(place)
+            if lines is not None and _checksum(key, lines) == place.checksum:
+                self._trusted[key] = place
+                return lines
+        return None
 
     def put(self, key: bytes, lines: Lines) -> bool:
-        needed = START + lines.nbytes
+        needed = HEAD.size + lines.nbytes
         if not self._make_room(needed):
             return False
-        head = HEAD.pack(key, *lines.shape, zlib.crc32(lines.data))
-        record = head + MARK.pack(zlib.crc32(head)) + lines.tobytes()
+        checksum = _checksum(key, lines)
+        record = HEAD.pack(key, *lines.shape, checksum) + lines.tobytes()
         try:
             path = self._own_file()
             offset = self._files[path]
@@ -137,8 +132,7 @@ class FolderStore:
             return False
         self._files[path] += needed
         shape = (lines.shape[0], lines.shape[1])
-        self._places[key] = _Place(path, offset + START, shape, zlib.crc32(lines.data))
-        self._checked.add(key)
+        self._trusted[key] = _Place(path, offset + HEAD.size, shape, checksum)
         return True
 
     def close(self) -> None:
@@ -146,7 +140,8 @@ class FolderStore:
         for handle in self._open.values():
             os.close(handle)
         self._open.clear()
-        self._places.clear()
+        self._trusted.clear()
+        self._found.clear()
 
     def _read(self, place: _Place) -> Lines | None:
         lines = np.empty(place.shape, np.uint8)
@@ -193,6 +188,11 @@ def _require_writable(folder: Path) -> None:
         )
 
 
+def _checksum(key: bytes, lines: Lines) -> int:
+    head = HEAD.pack(key, *lines.shape, 0)
+    return zlib.crc32(lines.data, zlib.crc32(head))
+
+
 def _age(path: Path) -> float:
     try:
         return path.stat().st_mtime
@@ -212,17 +212,14 @@ def _append(handle: int, record: bytes, offset: int) -> None:
 
 
 def _scan(path: Path) -> Generator[tuple[bytes, _Place]]:
-    """The complete rows of a file; what follows a torn one is not believed."""
+    """The rows of a file up to a torn one; their checksums are not looked at."""
     size = path.stat().st_size
     with path.open("rb") as file:
         offset = 0
-        while offset + START <= size:
+        while offset + HEAD.size <= size:
             file.seek(offset)
-            head, mark = file.read(HEAD.size), file.read(MARK.size)
-            if MARK.pack(zlib.crc32(head)) != mark:
-                return
-            key, num_tokens, width, checksum = HEAD.unpack(head)
-            offset += START
+            key, num_tokens, width, checksum = HEAD.unpack(file.read(HEAD.size))
+            offset += HEAD.size
             if offset + num_tokens * width > size:
                 return
             yield key, _Place(path, offset, (num_tokens, width), checksum)

@@ -123,6 +123,16 @@ def test_gradients_on_given_trunk_states_are_bit_for_bit_the_same(kind):
         assert mx.array_equal(grad, with_trunk[name]).item(), name
 
 
+def test_supervised_positions_are_those_of_the_given_states():
+    split = SplitModel(testing.tiny_model())
+    trunk = TrunkStates(2, mx.random.normal((3, 19, 24)))
+    rows = mx.array([3, 18, 30, 55])
+    whole = split.hidden(TOKENS, trunk).reshape(-1, 24)[rows]
+    assert mx.array_equal(split.supervised(TOKENS, rows, trunk), whole).item()
+    plain = split.supervised(TOKENS, rows)
+    assert not mx.allclose(whole, plain, atol=0.1).item()
+
+
 class Counting:
     """A block that counts how often it is called and is otherwise that block."""
 

@@ -216,5 +216,32 @@ def test_a_model_whose_upper_blocks_look_ahead_is_told():
 
 
 def test_a_model_whose_blocks_return_more_than_states_is_told():
-    split = changed_model(2, lambda hidden: (hidden, None))
-    assert "cannot be run apart" in why_not(split, 3)
+    from mlx_lm.models import llama
+
+    class Paired(llama.LlamaModel):
+        def __call__(self, inputs, cache=None, input_embeddings=None):
+            hidden = self.embed_tokens(inputs)
+            for layer in self.layers:
+                hidden, _ = layer(hidden, "causal")
+            return self.norm(hidden)
+
+    model = testing.tiny_model()
+    model.model = Paired(model.args)
+    blocks = model.model.layers
+    model.model.layers = [Wrapped(block, lambda h: (h, None)) for block in blocks]
+    assert "cannot be run apart" in why_not(SplitModel(model), 2)
+
+
+def test_a_model_that_runs_its_blocks_twice_is_told():
+    from mlx_lm.models import llama
+
+    class Looped(llama.LlamaModel):
+        def __call__(self, inputs, cache=None, input_embeddings=None):
+            hidden = self.embed_tokens(inputs)
+            for layer in [*self.layers, *self.layers]:
+                hidden = layer(hidden, "causal")
+            return self.norm(hidden)
+
+    model = testing.tiny_model()
+    model.model = Looped(model.args)
+    assert "one call" in why_not(SplitModel(model), 2)

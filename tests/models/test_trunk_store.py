@@ -7,7 +7,7 @@ import pytest
 
 from mlx_rsft.errors import MachineError
 from mlx_rsft.models import trunk_store
-from mlx_rsft.models.trunk_store import START, FolderStore, MemoryStore
+from mlx_rsft.models.trunk_store import HEAD, FolderStore, MemoryStore
 
 PLENTY = 1 << 20
 
@@ -80,7 +80,7 @@ def test_a_file_cut_anywhere_gives_whole_rows_or_none(tmp_path):
         cut.mkdir(exist_ok=True)
         (cut / whole.name).write_bytes(content[:length])
         store = FolderStore(cut, PLENTY)
-        complete = length // (START + 60)
+        complete = length // (HEAD.size + 60)
         for number in range(3):
             there = store.get(key(number)) is not None
             assert there == (number < complete)
@@ -103,6 +103,28 @@ def test_a_file_with_any_byte_changed_gives_right_rows_or_none(tmp_path):
         store.close()
 
 
+def test_a_head_that_claims_more_than_there_is_asks_for_no_memory(tmp_path):
+    head = HEAD.pack(key(0), 2**32 - 1, 2**32 - 1, 0)
+    (tmp_path / "a.rows").write_bytes(head + bytes(500))
+    assert FolderStore(tmp_path, PLENTY).get(key(0)) is None
+
+
+def test_a_head_that_claims_another_shape_is_not_believed(tmp_path):
+    filled(tmp_path, [0]).close()
+    (file,) = tmp_path.iterdir()
+    content = file.read_bytes()
+    mark, tokens, width, checksum = HEAD.unpack(content[: HEAD.size])
+    file.write_bytes(HEAD.pack(mark, width, tokens, checksum) + content[HEAD.size :])
+    assert FolderStore(tmp_path, PLENTY).get(key(0)) is None
+
+
+def test_a_file_that_is_cut_while_in_use_gives_no_wrong_row(tmp_path):
+    store = filled(tmp_path, [0])
+    (file,) = tmp_path.iterdir()
+    os.truncate(file, HEAD.size + 30)
+    assert store.get(key(0)) is None
+
+
 def test_a_damaged_row_is_put_anew(tmp_path):
     filled(tmp_path, [0]).close()
     (file,) = tmp_path.iterdir()
@@ -111,7 +133,11 @@ def test_a_damaged_row_is_put_anew(tmp_path):
     assert store.get(key(0)) is None
     assert store.put(key(0), lines(0))
     assert found(store, 0)
-    assert found(FolderStore(tmp_path, PLENTY), 0)
+    store.close()
+    for newest in sorted(tmp_path.iterdir()):
+        os.utime(newest, (1 << 32, 1 << 32))
+        assert found(FolderStore(tmp_path, PLENTY), 0)
+        os.utime(newest, (1000, 1000))
 
 
 def test_a_process_that_is_killed_leaves_only_whole_rows(tmp_path):
@@ -148,10 +174,10 @@ def test_old_files_make_room_but_not_those_in_use(tmp_path):
     files = {found_in(tmp_path, number): number for number in range(4)}
     for file, number in files.items():
         os.utime(file, (1000 + number, 1000 + number))
-    store = FolderStore(tmp_path, 4 * (START + 60))
+    store = FolderStore(tmp_path, 4 * (HEAD.size + 60))
     assert found(store, 0)
     assert store.put(key(10), lines(10))
-    assert store.num_bytes <= 4 * (START + 60)
+    assert store.num_bytes <= 4 * (HEAD.size + 60)
     left = {files[file] for file in tmp_path.iterdir() if file in files}
     assert left == {0, 2, 3}
     assert found(store, 0)
@@ -165,7 +191,7 @@ def found_in(folder, number):
 
 def test_a_row_that_cannot_fit_costs_nobody_a_row(tmp_path):
     filled(tmp_path, [0]).close()
-    store = FolderStore(tmp_path, 2 * (START + 60))
+    store = FolderStore(tmp_path, 2 * (HEAD.size + 60))
     assert not store.put(key(1), lines(1, num_tokens=100))
     assert found(store, 0)
 
@@ -185,7 +211,7 @@ def test_a_full_disk_refuses_rows_and_harms_none(tmp_path, monkeypatch):
     assert found(store, 0)
     later = FolderStore(tmp_path, PLENTY)
     assert found(later, 0)
-    assert later.num_bytes == START + 60
+    assert later.num_bytes == HEAD.size + 60
 
 
 def test_a_folder_that_cannot_be_made_is_the_users_to_mend(tmp_path):
