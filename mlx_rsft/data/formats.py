@@ -5,6 +5,7 @@ A format says by its keys whether a row is its own, and turns that row into mess
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -118,7 +119,7 @@ def conversations(
     Raises:
         ConfigError: If there is no such format or encoding.
     """
-    formats = _candidates(name)
+    formats = candidates(name)
     is_table = containers.is_table(path)
     try:
         for row in source.read(path, columns, encoding):
@@ -177,7 +178,12 @@ def read_split(
     return [row for row in rows if isinstance(row, Conversation)]
 
 
-def _candidates(name: str) -> Sequence[Format]:
+def candidates(name: str) -> Sequence[Format]:
+    """The formats that rows may have: the named one, or all under ``auto``.
+
+    Raises:
+        ConfigError: If there is no such format.
+    """
     if name == AUTO:
         return list(FORMATS.values())
     if name not in FORMATS:
@@ -242,7 +248,19 @@ def _conversation(parsed: Turns | str, row: Row) -> Conversation:
         tags=_tags(row.record),
         text=text,
         tools=chat.tools(row.record.get("tools")),
+        weight=_weight(row.record),
     )
+
+
+def _weight(record: Mapping[str, Any]) -> float:
+    given = record.get("weight", 1)
+    try:
+        weight = math.nan if isinstance(given, bool) else float(given)
+    except (TypeError, ValueError):
+        weight = math.nan
+    if not 0 < weight < math.inf:
+        raise ValueError(f'"weight" is {given!r}, expected a number above 0')
+    return weight
 
 
 def _tags(record: Mapping[str, Any]) -> tuple[str, ...]:
