@@ -56,7 +56,11 @@ MALFORMED = [
     ("a.jsonl", b"\xef\xbb\xbf" + LINE, ["row"]),
     ("a.jsonl", LINE + b",\n" + LINE, ["second value begins at column 35", "row"]),
     ("a.jsonl", LINE + LINE, ["second value"]),
-    ("a.jsonl", b'{"prompt": "q", "completion": "a",}', ["property name"]),
+    (
+        "a.jsonl",
+        b'{"prompt": "q", "completion": "a",}',
+        ["property name|trailing comma"],
+    ),
     ("a.jsonl", b"{'prompt': 'q'}", ["a.jsonl:1: Not valid JSON"]),
     ("a.jsonl", b'{"prompt": "q"', ["delimiter"]),
     ("a.jsonl", b'{"prompt": "q\tq", "completion": "a"}', ["control character"]),
