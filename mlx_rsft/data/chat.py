@@ -31,7 +31,9 @@ SHAREGPT_ROLES = {
     "tool": "tool",
     "function": "tool",
 }
-PASSED_ON = ("name", "tool_call_id", "reasoning_content")
+PASSED_ON = ("name", "tool_call_id")
+THOUGHTS = ("reasoning_content", "reasoning", "thinking")
+"""What programs call the thinking of a reply; templates know the first."""
 
 
 def turns(value: object, key: str) -> tuple[Message, ...]:
@@ -51,6 +53,9 @@ def _turn(turn: object, place: int) -> Message:
             f"{', '.join(ROLES)}"
         )
     extra = {key: turn[key] for key in PASSED_ON if turn.get(key) is not None}
+    thought = next((turn[key] for key in THOUGHTS if turn.get(key)), None)
+    if isinstance(thought, str):
+        extra["reasoning_content"] = thought
     if turn.get("tool_calls"):
         extra["tool_calls"] = _calls(turn["tool_calls"], place)
     content = _content(turn.get("content"), place, may_be_missing="tool_calls" in extra)

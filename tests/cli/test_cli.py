@@ -313,7 +313,8 @@ def test_data_show_marks_what_is_trained(tmp_path, tiny_folder):
     file.write_text('{"prompt": "hi", "completion": "ok"}\n')
     flags = ["data", "show", file, "--model", tiny_folder]
     shown = json.loads(_run(*flags, "--json").stdout)
-    trained = "".join(t["text"] for t in shown["tokens"] if t["trained"])
+    (example,) = shown["examples"]
+    trained = "".join(t["text"] for t in example["tokens"] if t["trained"])
     assert trained == "ok<|end|>"
     assert shown["where"] == f"{file}:1"
     assert "[o][k][<|end|>]" in _run(*flags).stdout
