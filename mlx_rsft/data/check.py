@@ -101,7 +101,9 @@ class Watch:
     def leaks(self, row: Conversation, asked: bytes, near: bytes) -> Iterator[Finding]:
         """Whether a row of another split asks what was seen here."""
         if asked in self._rows:
-            message = f"The same question as {self._rows[asked][1]}, which is trained on."
+            message = (
+                f"The same question as {self._rows[asked][1]}, which is trained on."
+            )
             yield Finding("leak", row.where, message)
         elif near in self._near:
             message = f"Almost the question of {self._near[near]}, which is trained on."

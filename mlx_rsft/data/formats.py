@@ -5,6 +5,7 @@ A format says by its keys whether a row is its own, and turns that row into mess
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,7 +107,7 @@ def conversations(
         ConfigError: If there is no such format or encoding.
         DataError: If the file cannot be read or has no rows.
     """
-    formats = _candidates(name)
+    formats = candidates(name)
     for row in source.read(path, columns, encoding):
         try:
             yield row if isinstance(row, DataError) else parse(row, formats)
@@ -152,7 +153,12 @@ def read_split(
     return [row for row in rows if isinstance(row, Conversation)]
 
 
-def _candidates(name: str) -> Sequence[Format]:
+def candidates(name: str) -> Sequence[Format]:
+    """The formats that rows may have: the named one, or all under ``auto``.
+
+    Raises:
+        ConfigError: If there is no such format.
+    """
     if name == AUTO:
         return list(FORMATS.values())
     if name not in FORMATS:
@@ -203,7 +209,19 @@ def _conversation(parsed: Turns | str, row: Row) -> Conversation:
         tags=_tags(row.record),
         text=text,
         tools=chat.tools(row.record.get("tools")),
+        weight=_weight(row.record),
     )
+
+
+def _weight(record: Mapping[str, Any]) -> float:
+    given = record.get("weight", 1)
+    try:
+        weight = math.nan if isinstance(given, bool) else float(given)
+    except (TypeError, ValueError):
+        weight = math.nan
+    if not 0 < weight < math.inf:
+        raise ValueError(f'"weight" is {given!r}, expected a number above 0')
+    return weight
 
 
 def _tags(record: Mapping[str, Any]) -> tuple[str, ...]:

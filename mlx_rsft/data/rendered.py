@@ -63,10 +63,14 @@ class Rendered(Sequence[Example]):
         if not -len(self) <= index < len(self):
             raise IndexError(index)
         row = index % len(self)
-        where, answer, name, tags = json.loads(self._words[_range(self._word_ends, row)])
+        where, answer, name, tags = json.loads(
+            self._words[_range(self._word_ends, row)]
+        )
         return Example(
             tuple(self._tokens[_range(self._token_ends, row)].tolist()),
-            tuple((a, b) for a, b in self._spans[_range(self._span_ends, row)].tolist()),
+            tuple(
+                (a, b) for a, b in self._spans[_range(self._span_ends, row)].tolist()
+            ),
             where,
             answer,
             name,
@@ -119,9 +123,7 @@ def write(
     files.write_json(folder / ABOUT, {"outcome": dict(outcome)})
 
 
-def cached(
-    key: str, make: Callable[[Counter[str]], Iterator[Example]]
-) -> Rendered:
+def cached(key: str, make: Callable[[Counter[str]], Iterator[Example]]) -> Rendered:
     """The rows that ``key`` stands for, rendered by ``make`` unless they are on disk.
 
     Args:

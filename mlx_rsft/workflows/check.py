@@ -101,7 +101,7 @@ class _Look:
                 continue
             num_rows += 1
             num_by_tag.update(row.tags)
-            self.found += self.watch.look(row)
+            self.found.extend(self.watch.look(row))
             examples = self._examples(row, outcome)
             lengths.add(examples)
             for tag in row.tags:

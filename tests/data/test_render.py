@@ -1,12 +1,8 @@
-from collections import Counter
-
 import pytest
 
 from mlx_rsft import testing
 from mlx_rsft.data import render
 from mlx_rsft.data.conversation import Conversation, Message
-from mlx_rsft.data.examples import Shape
-from mlx_rsft.data.examples import examples as make_examples
 from mlx_rsft.errors import DataError, ModelError
 
 TURNS = (
@@ -133,19 +129,6 @@ def test_a_model_without_a_template_is_refused_not_guessed():
     bare.has_chat_template = False
     with pytest.raises(ModelError, match=r"no chat template[\s\S]*--template"):
         render.render(Conversation(TURNS, "f:3"), bare)
-
-
-def test_a_row_that_is_too_long_is_refused_whole_with_its_length(tokenizer):
-    rows = [Conversation(TURNS[1:3], f"f:{n}") for n in (1, 2)]
-    length = len(_one(render.render(rows[0], tokenizer)).tokens)
-
-    def examples(most):
-        shape = Shape(tokenizer, render.ALL, most, "refuse")
-        return list(make_examples(rows, shape, Counter()))
-
-    assert len(examples(length)) == 2
-    with pytest.raises(DataError, match=rf"f:1: The row has {length} tokens[\s\S]*f:2"):
-        examples(length - 1)
 
 
 MARKED = testing.CHAT_TEMPLATE.replace(
