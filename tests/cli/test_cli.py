@@ -320,6 +320,11 @@ def test_data_show_marks_what_is_trained(tmp_path, tiny_folder):
     assert shown["where"] == f"{file}:1"
     assert "[o][k][<|end|>]" in _run(*flags).stdout
     assert "[o(" in _run(*flags, "--ids").stdout
+    page = tmp_path / "row.html"
+    ran = _run(*flags, "--html", page, "--template", "plain", "--json")
+    texts = [t["text"] for t in json.loads(ran.stdout)["examples"][0]["tokens"]]
+    assert "".join(texts) == "hi\n\nok<|end|>"
+    assert '<span class="on special"' in page.read_text()
     beyond = _run(*flags, "--row", 2)
     assert beyond.returncode == 2
     assert "1 rows" in beyond.stderr
