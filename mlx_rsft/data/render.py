@@ -69,9 +69,7 @@ class _Reader:
     def __init__(self, tokenizer: ChatTokenizer) -> None:
         self.template = Template(tokenizer)
         self.encoder = Encoder(tokenizer)
-        self.ends: Mapping[int, str] = {
-            token: tokenizer.decode([token]) for token in tokenizer.eos_token_ids
-        }
+        self.ends = _end_texts(tokenizer)
         self._tokenizer = tokenizer
 
     def examples(self, group: Sequence[Turn], row: Conversation) -> list[Example]:
@@ -120,6 +118,12 @@ class _Reader:
         return _example(row, tokens, spans, answer)
 
 
+def _end_texts(tokenizer: ChatTokenizer) -> Mapping[int, str]:
+    """The end-of-turn tokens as text; an id beyond the vocabulary has none."""
+    texts = {token: tokenizer.decode([token]) for token in tokenizer.eos_token_ids}
+    return {token: text for token, text in texts.items() if text}
+
+
 def _reader(tokenizer: ChatTokenizer) -> _Reader:
     inner: Any = getattr(tokenizer, "_tokenizer", tokenizer)
     source = inner.chat_template
@@ -140,7 +144,7 @@ def _everything(example: Example) -> Example:
 def _plain(conversation: Conversation, tokenizer: ChatTokenizer) -> Example:
     """A plain text: all of it is learned, and that it ends."""
     text, ends = conversation.text, tokenizer.eos_token_ids
-    if text.rstrip().endswith(tuple(tokenizer.decode([end]) for end in ends)):
+    if text.rstrip().endswith(tuple(_end_texts(tokenizer).values())):
         text = text.rstrip()
     tokens = tokenizer.encode(text, add_special_tokens=True)
     if tokens[:1] == tokens[1:2] == [tokenizer.bos_token_id]:

@@ -117,6 +117,14 @@ def test_a_template_without_an_end_of_turn_is_refused():
         _render(TURNS[1:3], endless)
 
 
+def test_an_end_of_turn_that_the_vocabulary_lacks_changes_nothing(tokenizer):
+    strange = testing.byte_tokenizer()
+    strange.add_eos_token(str(testing.VOCABULARY + 7))
+    assert _render(TURNS, strange) == _render(TURNS, tokenizer)
+    text = Conversation((), "f:3", text="once \n")
+    assert render.render(text, strange) == render.render(text, tokenizer)
+
+
 def test_a_template_that_raises_names_the_row():
     strict = _templated("{{ raise_exception('roles must alternate') }}")
     with pytest.raises(DataError, match="roles must alternate") as caught:
