@@ -43,7 +43,7 @@ def test_id_and_tags_travel_with_the_row():
         ({"messages": [USER, REPLY, USER]}, "last message is from"),
         ({"messages": [USER, {"role": "assistant", "content": "  "}]}, "empty"),
         ({"prompt": "q", "completion": ""}, "empty"),
-        ({"prompt": 1, "completion": "a"}, "neither text"),
+        ({"prompt": {}, "completion": "a"}, "not text"),
         ({"messages": [USER, REPLY], "tags": [1]}, "tags"),
     ],
 )
@@ -109,6 +109,84 @@ def _said(row):
 )
 def test_every_way_to_write_turns_is_understood(record, wanted):
     assert _said(_parse(record)) == wanted
+
+
+TURNS = [("user", "q"), ("assistant", "a")]
+ASKED = {
+    "from": "human",
+    "value": "q",
+}
+
+
+@pytest.mark.parametrize(
+    ("record", "wanted"),
+    [
+        ({"messages": [USER, {"role": "model", "content": "a"}]}, TURNS),
+        ({"messages": [{"role": "Human", "content": "q"}, REPLY]}, TURNS),
+        ({"messages": [ASKED, {"from": "gpt", "value": "a"}]}, TURNS),
+        ({"conversations": [USER, REPLY]}, TURNS),
+        ({"conversations": json.dumps([ASKED, REPLY])}, TURNS),
+        (
+            {"conversations": [{"from": "system", "value": "s"}, USER, REPLY]},
+            [("system", "s"), *TURNS],
+        ),
+        ({"messages": json.dumps([USER, REPLY]), "tools": "", "tags": ""}, TURNS),
+        ({"messages": [{**USER, "weight": None}, {**REPLY, "weight": None}]}, TURNS),
+        ({"instruction": "q", "input": None, "output": "a", "system": None}, TURNS),
+        ({"prompt": "q", "completion": "a", "text": None}, TURNS),
+        (
+            {"instruction": "q", "output": 12},
+            [("user", "q"), ("assistant", "12")],
+        ),
+        (
+            {"prompt": 7, "completion": -0.5},
+            [("user", "7"), ("assistant", "-0.5")],
+        ),
+    ],
+)
+def test_what_exports_really_hold_is_understood(record, wanted):
+    assert _said(_parse(record)) == wanted
+
+
+@pytest.mark.parametrize(
+    ("record", "said"),
+    [
+        ({"messages": "[{'role': 'user'}]"}, '"messages" is not JSON'),
+        ({"messages": '[{"role": "user", "role": "x"}]'}, "'role' is there twice"),
+        ({"messages": "hello"}, "not a list of turns"),
+        ({"prompt": "q", "completion": None}, '"completion" is not text'),
+        ({"prompt": "q", "completion": False}, '"completion" is not text'),
+        ({"messages": [{"role": "x" * 10**6, "content": "q"}]}, "has the role 'xxx"),
+        (dict.fromkeys(map(str, range(10**5))), "fits no format"),
+    ],
+)
+def test_an_error_is_short_however_long_the_row(record, said):
+    with pytest.raises(DataError, match=said) as caught:
+        _parse(record)
+    assert len(str(caught.value)) < 600
+
+
+def test_an_older_function_call_is_a_tool_call():
+    call = {"name": "look", "arguments": '{"part": 7}'}
+    turn = {"role": "assistant", "content": None, "function_call": call}
+    told = {"role": "function", "name": "look", "content": "42"}
+    row = _parse({"messages": [USER, turn, told, REPLY]})
+    (made,) = row.messages[1].extra["tool_calls"]
+    assert made["function"] == {"name": "look", "arguments": {"part": 7}}
+    assert row.messages[2].role == "tool"
+
+
+def test_tags_in_a_cell_stand_between_commas():
+    row = _parse({"text": "t", "tags": " old, noisy,,", "id": None})
+    assert (row.tags, row.id) == (("old", "noisy"), "")
+
+
+def test_a_table_whose_columns_fit_no_format_is_one_error(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("question,answer\n" + "q,a\n" * 99)
+    (problem,) = formats.conversations(path)
+    assert "'question', 'answer'" in str(problem)
+    assert "--map" in str(problem)
 
 
 def test_every_format_can_be_named_in_the_settings():
@@ -195,7 +273,8 @@ def test_a_reply_of_weight_0_is_context_and_not_learned():
         ({"conversations": [{"from": "alien", "value": "x"}]}, "'alien'"),
         ({"conversations": [{"from": "human"}]}, "no text"),
         ({"conversations": []}, "not a list"),
-        ({"instruction": "q", "output": 3}, "not text"),
+        ({"instruction": "q", "output": True}, "not text"),
+        ({"instruction": "q", "output": 1e30}, "not text"),
         ({"messages": [{"role": ["user"], "content": "x"}]}, "role"),
     ],
 )

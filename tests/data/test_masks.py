@@ -368,10 +368,12 @@ def test_arguments_are_json_text_where_a_template_wants_that(templated):
 
 def test_a_tool_call_or_an_argument_that_a_template_drops_is_refused(templated):
     without_value = JSON_TEXT.replace("c['function']['arguments'] }}", "'{}' }}")
-    for template in (JSON_TEXT.replace("m['tool_calls']", "m['x']"), without_value):
-        with pytest.raises(DataError, match="the call of 'look_up'") as caught:
-            render.render(_tools_row(KINDS["tools"]), templated(template))
-        assert caught.value.where == "f:7"
+    without_call = JSON_TEXT.replace("m['tool_calls']", "m['x']")
+    for template in (without_call, without_value):
+        for turns in (KINDS["tools"], KINDS["tools"][:2]):
+            with pytest.raises(DataError, match="the call of 'look_up'") as caught:
+                render.render(_tools_row(turns), templated(template))
+            assert caught.value.where == "f:7"
 
 
 @pytest.mark.parametrize("role", ["system", "user", "tool"])
