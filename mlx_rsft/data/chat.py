@@ -27,7 +27,9 @@ ROLES = {
     "function": "tool",
 }
 """Who speaks, under the names that APIs and exports give them."""
-PASSED_ON = ("name", "tool_call_id", "reasoning_content")
+PASSED_ON = ("name", "tool_call_id")
+THOUGHTS = ("reasoning_content", "reasoning", "thinking")
+"""What programs call the thinking of a reply; templates know the first."""
 CALL = "function_call"
 """A ShareGPT speaker, and OpenAI's key, before there were several calls in a turn."""
 
@@ -58,6 +60,9 @@ def _turn(turn: object, place: int) -> Message:
             f"{', '.join(ROLES)}"
         )
     extra = {key: turn[key] for key in PASSED_ON if turn.get(key) is not None}
+    thought = next((turn[key] for key in THOUGHTS if turn.get(key)), None)
+    if isinstance(thought, str):
+        extra["reasoning_content"] = thought
     if calls := turn.get("tool_calls") or turn.get(CALL):
         extra["tool_calls"] = _calls(calls, place)
     content = _content(said, place, may_be_missing="tool_calls" in extra)

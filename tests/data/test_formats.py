@@ -235,3 +235,9 @@ def test_every_bad_row_of_a_file_is_named_at_once(tmp_path):
     path.write_text(f'{good}\n{{"x\n{good}\n{{"messages": []}}\n')
     with pytest.raises(DataError, match=r"2 problems[\s\S]*jsonl:2[\s\S]*jsonl:4"):
         formats.read_conversations(path)
+
+
+@pytest.mark.parametrize("key", ["reasoning_content", "reasoning", "thinking"])
+def test_the_thinking_of_a_reply_is_kept_whatever_it_is_called(key):
+    row = _parse({"messages": [USER, {**REPLY, key: "hm"}]})
+    assert row.messages[1].extra == {"reasoning_content": "hm"}
