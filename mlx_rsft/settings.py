@@ -52,7 +52,7 @@ class DataSettings:
 
     source: str = _setting(
         "",
-        "Folder with train.jsonl and test*.jsonl, or one file.",
+        "Folder with train.jsonl and test*.jsonl, one file, or hf:owner/name.",
         required="--data",
     )
     format: str = _setting(
@@ -64,7 +64,8 @@ class DataSettings:
         (), "Columns under other names: question=prompt,answer=completion."
     )
     encoding: str = _setting(
-        "auto", "Encoding of the files; auto: UTF-8, or what their first bytes say."
+        "auto",
+        "Encoding of the files; auto: Unicode in any form, or Shift_JIS proved by kana.",
     )
     train_on: str = _setting(
         "all",
