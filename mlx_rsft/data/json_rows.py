@@ -35,7 +35,7 @@ def read(path: Path, encoding: str, name: str) -> Found:
         name: What errors call the file.
     """
     with encodings.open_text(path, encoding) as file:
-        start = file.read(CHUNK).lstrip(f"{MARK} \t\r\n")
+        start = file.read(encodings.START).lstrip(f"{MARK} \t\r\n")
     if start.startswith("["):
         with encodings.open_text(path, encoding, newline=None) as file:
             yield from _Array(file, name).rows()

@@ -13,7 +13,8 @@ from mlx_rsft.data import encodings
 from mlx_rsft.data.conversation import Row
 from mlx_rsft.errors import DataError
 
-SEPARATORS = (",", ";", "\t")
+TAB = "\t"
+SEPARATORS = (",", ";", TAB)
 QUOTED = re.compile('"[^"]*"')
 DECLARED = re.compile('\ufeff?"?sep=([^\\w\\s"]|\\t)"?\\s*')
 """The first line with which a spreadsheet program tells another its separator."""
@@ -34,7 +35,8 @@ def read(path: Path, encoding: str, name: str) -> Found:
     csv.field_size_limit(encodings.MOST)
     with encodings.open_text(path, encoding) as file:
         names: list[str] = []
-        for where, values in _records(encodings.lines(file, name), name):
+        default = TAB if ".tsv" in path.name.lower() else SEPARATORS[0]
+        for where, values in _records(encodings.lines(file, name), name, default):
             if isinstance(values, DataError):
                 if not names:
                     raise values
@@ -48,13 +50,13 @@ def read(path: Path, encoding: str, name: str) -> Found:
 
 
 def _records(
-    lines: Iterator[str], name: str
+    lines: Iterator[str], name: str, default: str
 ) -> Iterator[tuple[str, list[str] | DataError]]:
     """The cells of each record, blank ones too, and the line where it begins."""
     first = next(lines, "")
     declared = DECLARED.fullmatch(first)
     header = next(lines, "") if declared else first
-    separator = declared[1] if declared else _separator(header)
+    separator = declared[1] if declared else _separator(header, default)
     before = 2 if declared else 1
     reader = csv.reader(chain([header], lines), delimiter=separator, strict=True)
     while True:
@@ -70,9 +72,9 @@ def _records(
             yield where, values
 
 
-def _separator(header: str) -> str:
-    """What is there most often outside quotes; a comma where there is none."""
-    return max(SEPARATORS, key=QUOTED.sub("", header).count)
+def _separator(header: str, default: str) -> str:
+    """What is there most often outside quotes; what the suffix says if nothing is."""
+    return max((default, *SEPARATORS), key=QUOTED.sub("", header).count)
 
 
 def _broken(said: str, where: str, last: int) -> DataError:

@@ -169,7 +169,10 @@ def _sizes(answer):
 def test_the_card_says_which_files_are_which_split_and_no_others_are_fetched(
     check, server
 ):
+    server.asked.clear()
     assert _sizes(check("hf:me/carded")) == {"train": 3, "valid": 1}
+    asked = [path for path in server.asked if "/revision/" in path]
+    assert len(asked) == 1, "card and data could be of different commits"
     assert not [path for path in server.asked if "huge" in path or "other" in path]
     assert _sizes(check("hf:me/carded@old:validation")) == {"valid": 1}
     assert _sizes(check("hf:me/carded:other/train")) == {"train": 1}

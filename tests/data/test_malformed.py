@@ -56,7 +56,11 @@ MALFORMED = [
     ("a.jsonl", b"\xef\xbb\xbf" + LINE, ["row"]),
     ("a.jsonl", LINE + b",\n" + LINE, ["second value begins at column 35", "row"]),
     ("a.jsonl", LINE + LINE, ["second value"]),
-    ("a.jsonl", b'{"prompt": "q", "completion": "a",}', ["property name"]),
+    (
+        "a.jsonl",
+        b'{"prompt": "q", "completion": "a",}',
+        ["property name|trailing comma"],
+    ),
     ("a.jsonl", b"{'prompt': 'q'}", ["a.jsonl:1: Not valid JSON"]),
     ("a.jsonl", b'{"prompt": "q"', ["delimiter"]),
     ("a.jsonl", b'{"prompt": "q\tq", "completion": "a"}', ["control character"]),
@@ -128,7 +132,7 @@ MALFORMED = [
     ("a.csv", b"\xef\xbb\xbfsep=;\nprompt;completion\nq,q;a\n", ["row"]),
     ("a.csv", b"\xef\xbb\xbfprompt;completion\nq;a\n", ["row"]),
     ("a.csv", b'"prompt","completion"\rq,a\r', ["row"]),
-    ("a.csv", b'"a, b","c, d";prompt;completion\nx;q;a\n', ["row|valid table"]),
+    ("a.csv", b'"a, b, c, d";prompt;completion\nx;q;a\n', ["row"]),
     ("a.csv", HEADER + b"q\0,a\n", ["a.csv:2: .*NUL"]),
     ("a.csv", HEADER + "Öl,a\n".encode("cp1252"), ["a.csv:2: .*'Öla' with .*cp1252"]),
     ("a.csv", b"Gr\xf6\xdfe,completion\nq,a\n", ["a.csv:1: Not valid UTF-8"]),
@@ -161,8 +165,11 @@ def test_a_malformed_file_is_named_and_its_good_rows_are_read(
     found = _read(path)
     assert len(found) == len(wanted), found
     for said, expected in zip(found, wanted, strict=True):
-        assert re.search(expected, said), said
-        assert said == "row" or said.startswith(str(path)), said
+        if expected == "row" or said == "row":
+            assert said == expected
+        else:
+            assert re.search(expected, said), said
+            assert said.startswith(str(path))
 
 
 def _folder(path):

@@ -27,6 +27,9 @@ def test_a_column_of_structures_is_a_conversation_without_what_others_have(tmp_p
     plain, called = formats.read_conversations(path)
     assert [m.as_template() for m in plain.messages] == turns[0]
     assert called.messages[1].content == ""
+    first, second = containers.read(path)
+    assert first.record["messages"] == turns[0]
+    assert second.record["messages"] == turns[1]
 
 
 def test_values_that_json_does_not_have_become_those_it_has(tmp_path):
