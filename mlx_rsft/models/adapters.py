@@ -64,6 +64,27 @@ def attach(model: Any, settings: AdapterSettings) -> dict[str, Any]:
     return config
 
 
+def first_trained_block(model: Any) -> int | None:
+    """The lowest block with a trainable parameter: what lies below it stays as it is.
+
+    None if nothing can be said to stay below a block: no block is trained, or something
+    outside them is, such as the embeddings. A head named ``lm_head`` lies above them.
+    """
+    places = {id(block): index for index, block in enumerate(model.layers)}
+    blocks = {
+        f"{path}.": places[id(module)]
+        for path, module in model.named_modules()
+        if id(module) in places
+    }
+    trained: set[int] = set()
+    for name, _ in tree_flatten(model.trainable_parameters()):
+        owner = [index for path, index in blocks.items() if name.startswith(path)]
+        if not owner and not name.startswith("lm_head."):
+            return None
+        trained.update(owner)
+    return min(trained, default=None)
+
+
 def save(model: nn.Module, config: dict[str, Any], folder: Path) -> None:
     """Write the trainable parameters as an mlx-lm adapter: complete or not at all."""
     parameters = dict(tree_flatten(model.trainable_parameters()))

@@ -101,3 +101,36 @@ def test_the_adapter_configuration_names_nothing_of_this_machine(tmp_path):
     adapters.save(model, config, tmp_path / "a")
     written = json.loads((tmp_path / "a" / "adapter_config.json").read_text())
     assert set(written) == {"fine_tune_type", "num_layers", "lora_parameters"}
+
+
+def test_the_first_trained_block_is_the_lowest_one_that_changes():
+    model, _ = _trained()
+    assert adapters.first_trained_block(model) == 1
+    model.model.layers[0].self_attn.q_proj.unfreeze()
+    assert adapters.first_trained_block(model) == 0
+
+
+def test_a_trained_head_changes_nothing_below_the_first_trained_block():
+    model = testing.tiny_model(tie_word_embeddings=False)
+    adapters.attach(model, SETTINGS)
+    model.lm_head.unfreeze()
+    assert adapters.first_trained_block(model) == 1
+
+
+def test_no_block_is_the_first_where_something_below_them_or_nothing_is_trained():
+    frozen = testing.tiny_model()
+    assert adapters.first_trained_block(frozen) is None
+    model, _ = _trained()
+    model.model.embed_tokens.unfreeze()
+    assert adapters.first_trained_block(model) is None
+    headed = testing.tiny_model(tie_word_embeddings=False)
+    headed.lm_head.unfreeze()
+    assert adapters.first_trained_block(headed) is None
+
+
+def test_more_than_ten_blocks_are_told_apart():
+    model = testing.tiny_model(num_hidden_layers=12)
+    model.model.layers[11].self_attn.unfreeze()
+    assert adapters.first_trained_block(model) == 11
+    model.model.layers[1].self_attn.unfreeze()
+    assert adapters.first_trained_block(model) == 1
