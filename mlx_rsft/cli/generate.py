@@ -19,6 +19,7 @@ from mlx_rsft.errors import ConfigError
     "model.source",
     "evaluation.max_tokens",
     "model.precision",
+    "model.quantize",
     "model.trust_remote_code",
     "seed",
 )
