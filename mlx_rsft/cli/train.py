@@ -42,6 +42,7 @@ from mlx_rsft.errors import ConfigError
     "optimizer.lora_plus",
     *options.READING,
     "data.max_length",
+    "data.overlong",
     "model.precision",
     "model.quantize",
     "model.trust_remote_code",

@@ -5,7 +5,8 @@ A format says by its keys whether a row is its own, and turns that row into mess
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,12 +107,23 @@ def conversations(
         ConfigError: If there is no such format or encoding.
         DataError: If the file cannot be read or has no rows.
     """
-    formats = _candidates(name)
+    formats = candidates(name)
     for row in source.read(path, columns, encoding):
         try:
             yield row if isinstance(row, DataError) else parse(row, formats)
         except DataError as problem:
             yield problem
+
+
+def split_conversations(
+    paths: Iterable[Path],
+    name: str = AUTO,
+    columns: Mapping[str, str] | None = None,
+    encoding: str = AUTO,
+) -> Iterator[Conversation | DataError]:
+    """The same over all files of a split, in their order."""
+    for path in paths:
+        yield from conversations(path, name, columns, encoding)
 
 
 def read_conversations(
@@ -126,12 +138,27 @@ def read_conversations(
         ConfigError: If there is no such format or encoding.
         DataError: With all rows that do not parse, at once.
     """
-    rows = list(conversations(path, name, columns, encoding))
+    return read_split([path], name, columns, encoding)
+
+
+def read_split(
+    paths: Iterable[Path],
+    name: str = AUTO,
+    columns: Mapping[str, str] | None = None,
+    encoding: str = AUTO,
+) -> list[Conversation]:
+    """Every conversation of a split; raises as ``read_conversations``."""
+    rows = list(split_conversations(paths, name, columns, encoding))
     raise_together([row for row in rows if isinstance(row, DataError)])
     return [row for row in rows if isinstance(row, Conversation)]
 
 
-def _candidates(name: str) -> Sequence[Format]:
+def candidates(name: str) -> Sequence[Format]:
+    """The formats that rows may have: the named one, or all under ``auto``.
+
+    Raises:
+        ConfigError: If there is no such format.
+    """
     if name == AUTO:
         return list(FORMATS.values())
     if name not in FORMATS:
@@ -182,7 +209,19 @@ def _conversation(parsed: Turns | str, row: Row) -> Conversation:
         tags=_tags(row.record),
         text=text,
         tools=chat.tools(row.record.get("tools")),
+        weight=_weight(row.record),
     )
+
+
+def _weight(record: Mapping[str, Any]) -> float:
+    given = record.get("weight", 1)
+    try:
+        weight = math.nan if isinstance(given, bool) else float(given)
+    except (TypeError, ValueError):
+        weight = math.nan
+    if not 0 < weight < math.inf:
+        raise ValueError(f'"weight" is {given!r}, expected a number above 0')
+    return weight
 
 
 def _tags(record: Mapping[str, Any]) -> tuple[str, ...]:

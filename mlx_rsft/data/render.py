@@ -8,11 +8,11 @@ whole conversation. Where it is not, the row is refused rather than mis-trained.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Protocol
 
 from mlx_rsft.data.conversation import Conversation, Example, Message
-from mlx_rsft.errors import DataError, ModelError, RsftError, raise_together
+from mlx_rsft.errors import DataError, ModelError
 
 LAST, ALL, EVERYTHING = "last", "all", "everything"
 Span = tuple[int, int]
@@ -23,6 +23,7 @@ class ChatTokenizer(Protocol):
 
     has_chat_template: bool
     chat_template: Any
+    bos_token_id: int
     eos_token_id: int
 
     @property
@@ -35,48 +36,6 @@ class ChatTokenizer(Protocol):
     def encode(self, text: str, *, add_special_tokens: bool) -> list[int]: ...
 
     def decode(self, token_ids: list[int]) -> str: ...
-
-
-def render_all(
-    conversations: Iterable[Conversation],
-    tokenizer: ChatTokenizer,
-    max_length: int,
-    train_on: str = ALL,
-) -> list[Example]:
-    """Every conversation as an example; all that cannot be are named together.
-
-    Args:
-        conversations: The rows.
-        tokenizer: Of the model that will be trained.
-        max_length: Longest row in tokens.
-        train_on: ``all`` assistant turns, the ``last`` one, or ``everything``.
-
-    Raises:
-        ModelError: If a conversation meets a model without a chat template.
-        DataError: If a row is too long or the template does not fit it.
-    """
-    examples: list[Example] = []
-    problems: list[RsftError] = []
-    for conversation in conversations:
-        try:
-            example = render(conversation, tokenizer, train_on)
-            check_length(example, max_length)
-            examples.append(example)
-        except DataError as problem:
-            problems.append(problem)
-    raise_together(problems)
-    return examples
-
-
-def check_length(example: Example, max_length: int) -> None:
-    """Raise DataError if an example is longer than is allowed."""
-    if len(example.tokens) > max_length:
-        raise DataError(
-            f"The row has {len(example.tokens)} tokens, more than the {max_length} "
-            "allowed.",
-            where=example.where,
-            hint="Raise --max-length, or shorten the row; no answer is ever cut.",
-        )
 
 
 def render(
@@ -124,7 +83,9 @@ def _plain(conversation: Conversation, tokenizer: ChatTokenizer) -> Example:
 def _example(
     row: Conversation, tokens: Sequence[int], spans: Sequence[Span], answer: str
 ) -> Example:
-    return Example(tuple(tokens), tuple(spans), row.where, answer, row.id, row.tags)
+    return Example(
+        tuple(tokens), tuple(spans), row.where, answer, row.id, row.tags, row.weight
+    )
 
 
 def _by_prefixes(

@@ -1,87 +1,65 @@
-"""From a file or folder to rows, each knowing its ``file:line``."""
+"""From a file or folder to splits and rows, each row knowing its ``file:line``."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from mlx_rsft.data import containers
+from mlx_rsft.data import containers, splits
 from mlx_rsft.data.containers import AUTO
 from mlx_rsft.data.conversation import Row
 from mlx_rsft.errors import ConfigError, DataError, nearest
 
-TRAIN, VALID, TEST = "train", "valid", "test"
+TRAIN, VALID, TEST = splits.TRAIN, splits.VALID, splits.TEST
 
 
-def find_splits(source: Path) -> dict[str, Path]:
-    """The splits of a data folder by name; a single file is one split.
+def find_splits(place: Path) -> dict[str, list[Path]]:
+    """The files of each split of a data folder; a single file is one split.
 
     ``train.jsonl`` and ``valid.jsonl`` are named by their stems, ``test_shifted.jsonl``
-    is ``shifted``, and ``test.jsonl`` is ``test``.
+    is ``shifted``, and ``test.jsonl`` is ``test``. A split may be cut into files such as
+    ``train-00000-of-00003.parquet``, and all may lie in a folder ``data``.
 
     Raises:
-        DataError: If there is nothing to read.
+        DataError: If there is nothing to read, a split is there twice, or not whole.
     """
-    if source.is_file():
-        return {_split_name(source): source}
-    if not source.is_dir():
+    if place.is_file():
+        return {splits.part(place).split: [place]}
+    if not place.is_dir():
         raise DataError(
-            "There is no such file or folder.", where=str(source), hint="Check --data."
+            "There is no such file or folder.", where=str(place), hint="Check --data."
         )
-    splits: dict[str, Path] = {}
-    for path in sorted(source.iterdir()):
-        stem = _stem(path)
-        wanted = stem in (TRAIN, VALID) or stem.split("_")[0] == TEST
-        if not wanted or containers.kind(path) not in containers.CONTAINERS:
-            continue
-        name = _split_name(path)
-        if name in splits:
-            raise DataError(
-                f"The split {name!r} is there twice: {splits[name].name}, {path.name}.",
-                where=str(source),
-                hint="Remove one, or pass a file instead of the folder.",
-            )
-        splits[name] = path
-    if not splits:
+    found = splits.by_name([*place.iterdir(), *place.glob("data/*")], place)
+    if not found:
         raise DataError(
             "The folder holds no train.jsonl, valid.jsonl or test*.jsonl (nor .json, "
             ".csv, .tsv or .parquet of those names).",
-            where=str(source),
+            where=str(place),
         )
-    return splits
+    return found
 
 
-def _stem(path: Path) -> str:
-    return Path(path.name.removesuffix(".gz")).stem
-
-
-def _split_name(path: Path) -> str:
-    return _stem(path).removeprefix("test_")
-
-
-def training_file(source: Path) -> Path:
-    """The file with the rows to train on: the file itself, or the split ``train``.
+def training_files(found: Mapping[str, list[Path]], place: Path) -> list[Path]:
+    """The files with the rows to train on: the file itself, or the split ``train``.
 
     Raises:
         DataError: If there is none.
     """
-    splits = find_splits(source)
-    return source if source.is_file() else pick(splits, TRAIN, source)
+    (first, *_) = found.values()
+    return first if place.is_file() else pick(found, TRAIN, place)
 
 
-def pick(splits: dict[str, Path], name: str, source: Path) -> Path:
-    """The file of one split.
+def pick(found: Mapping[str, list[Path]], name: str, place: Path) -> list[Path]:
+    """The files of one split.
 
     Raises:
         DataError: If the source has no such split.
     """
-    if name not in splits:
+    if name not in found:
         raise DataError(
-            f"There is no split {name!r}.",
-            where=str(source),
-            hint=nearest(name, splits),
+            f"There is no split {name!r}.", where=str(place), hint=nearest(name, found)
         )
-    return splits[name]
+    return found[name]
 
 
 def read(

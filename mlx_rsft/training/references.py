@@ -40,7 +40,7 @@ class References:
         self._objective = objective
         self._wants_hidden = any(pull.needs_reference for pull in objective.pulls)
         self._wants_lagged = LAGGED in objective.needs
-        self._base_logp: dict[int, np.ndarray] = {}
+        self._base_logp: dict[bytes, np.ndarray] = {}
         self._lagged: Any = None
         self._switch: OffSwitch | None = None
         if REFERENCE in objective.needs or self._wants_hidden:
@@ -61,15 +61,16 @@ class References:
         """(N,) nats under the base model; computed once per example, then kept."""
         if REFERENCE not in self._objective.needs:
             return None
-        if any(id(example) not in self._base_logp for example in group):
+        keys = [example.key for example in group]
+        if any(key not in self._base_logp for key in keys):
             with self._base():
                 logp = np.array(self._logp(batch))
             begin = 0
-            for example in group:
+            for key, example in zip(keys, group, strict=True):
                 end = begin + example.num_supervised
-                self._base_logp[id(example)] = logp[begin:end]
+                self._base_logp[key] = logp[begin:end]
                 begin = end
-        return mx.array(np.concatenate([self._base_logp[id(e)] for e in group]))
+        return mx.array(np.concatenate([self._base_logp[key] for key in keys]))
 
     def lagged_logp(self, batch: Batch) -> mx.array | None:
         """(N,) nats under the model of the last refresh."""

@@ -15,6 +15,7 @@ EVERY_HELP = [
     *[[name] for name in COMMANDS],
     ["data", "check"],
     ["data", "show"],
+    ["data", "split"],
     ["data", "demo"],
     ["objectives", "show"],
 ]

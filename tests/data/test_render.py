@@ -97,15 +97,7 @@ def test_a_model_without_a_template_is_refused_not_guessed():
     bare = testing.byte_tokenizer()
     bare.has_chat_template = False
     with pytest.raises(ModelError, match="no chat template"):
-        render.render_all([Conversation(TURNS, "f:3")], bare, 999)
-
-
-def test_a_row_that_is_too_long_is_refused_whole_with_its_length(tokenizer):
-    rows = [Conversation(TURNS[1:3], f"f:{n}") for n in (1, 2)]
-    length = len(render.render(rows[0], tokenizer).tokens)
-    assert len(render.render_all(rows, tokenizer, length)) == 2
-    with pytest.raises(DataError, match=rf"f:1: The row has {length} tokens[\s\S]*f:2"):
-        render.render_all(rows, tokenizer, length - 1)
+        render.render(Conversation(TURNS, "f:3"), bare)
 
 
 MARKED = testing.CHAT_TEMPLATE.replace(

@@ -23,8 +23,9 @@ def test_splits_are_named_by_their_files(tmp_path):
 def test_one_file_is_a_split_of_its_own_and_can_be_trained_on(tmp_path):
     path = tmp_path / "test_mine.jsonl"
     path.write_text("{}")
-    assert source.find_splits(path) == {"mine": path}
-    assert source.training_file(path) == path
+    found = source.find_splits(path)
+    assert found == {"mine": [path]}
+    assert source.training_files(found, path) == [path]
 
 
 def test_what_is_not_there_is_said(tmp_path):
@@ -34,7 +35,7 @@ def test_what_is_not_there_is_said(tmp_path):
         source.find_splits(tmp_path)
     (tmp_path / "test.jsonl").write_text("{}")
     with pytest.raises(DataError, match="no split 'train'"):
-        source.training_file(tmp_path)
+        source.training_files(source.find_splits(tmp_path), tmp_path)
 
 
 def test_rows_know_their_line_and_blank_lines_count(tmp_path):
