@@ -85,5 +85,6 @@ def test_a_module_of_some_blocks_only_is_found_where_it_is():
 
 
 def test_what_holds_the_blocks_is_no_module_to_train():
-    with pytest.raises(ConfigError):
-        _choose(layers="all", method="full", keys=("model",))
+    for key in ("model", "zzz"):
+        with pytest.raises(ConfigError, match=r"'model\.norm'|Known: [a-z]"):
+            _choose(layers="all", method="full", keys=(key,))
