@@ -209,8 +209,8 @@ def _quantised(
     notes: list[str] = []
     if held := quantize.layers(model):
         notes.append(
-            f"The model is quantised already ({'; '.join(held)}) and stays so: to "
-            f"round it to {settings.quantize} would lose more."
+            f"The model is quantised already ({'; '.join(held)}) and stays so; "
+            "--quantize rounds nothing a second time."
         )
     else:
         notes += quantize.quantize(model, settings.quantize)
