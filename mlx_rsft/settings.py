@@ -80,6 +80,11 @@ class DataSettings:
         "What is learned: all assistant turns, the last, or everything.",
         choices=("last", "all", "everything"),
     )
+    template: str = _setting(
+        "model",
+        "Chat template: the model's own, plain (turns joined by a blank line), or the "
+        "path of a .jinja file.",
+    )
     max_length: int = _setting(2048, "Longest row in tokens.", least=2)
     overlong: str = _setting(
         "refuse",

@@ -82,6 +82,12 @@ def _words(told: Mapping[str, Any]) -> str:
     help="Which row, counted from 1.",
 )
 @click.option("--ids", is_flag=True, help="Write each token's id behind it.")
+@click.option(
+    "--html",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Also write it as one HTML page.",
+)
 @options.as_json
 def show(
     config_file: Path | None,
@@ -90,20 +96,31 @@ def show(
     row: int,
     *,
     ids: bool,
+    html: Path | None,
     as_json: bool,
 ) -> None:
     """Show the tokens of one row; those that are trained stand on colour.
 
-    Where there is no colour, trained tokens stand between [ and ].
+    Where there is no colour, trained tokens stand between [ and ]. A row becomes more
+    than one example where the chat template rewrites earlier turns.
     """
+    from mlx_rsft.workflows.check import save_page
     from mlx_rsft.workflows.check import show as run
 
     settings = options.resolved(config_file, assignments)
-    shown = run(settings, file, row, console.TerminalReporter())
+    reporter = console.TerminalReporter()
+    shown = run(settings, file, row, reporter)
+    if html is not None:
+        save_page(shown, html, ids=ids)
+        reporter.note(f"written to {html}")
     if as_json:
         console.emit_json(shown)
-    else:
-        console.tokens(shown["tokens"], ids=ids)
+        return
+    examples = shown["examples"]
+    for number, example in enumerate(examples, start=1):
+        if len(examples) > 1:
+            console.emit(f"Example {number} of {len(examples)}:")
+        console.tokens(example["tokens"], ids=ids)
 
 
 @command.command(

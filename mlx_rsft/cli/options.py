@@ -19,7 +19,13 @@ FLAGS = {
     "data.source": "--data",
     "optimizer.name": "--optimizer",
 }
-READING = ("data.format", "data.map", "data.encoding", "data.train_on")
+READING = (
+    "data.format",
+    "data.map",
+    "data.encoding",
+    "data.train_on",
+    "data.template",
+)
 """Settings that say how data files are read."""
 KINDS: dict[Any, Any] = {int: click.INT, float: click.FLOAT}
 

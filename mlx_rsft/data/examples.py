@@ -39,7 +39,7 @@ class Shape:
             DataError: If the row does not fit the template or the length.
         """
         fitting: list[Example] = []
-        for example in [render.render(row, self.tokenizer, self.train_on)]:
+        for example in render.render(row, self.tokenizer, self.train_on):
             if len(example.tokens) <= self.max_length:
                 fitting.append(example)
                 continue

@@ -6,17 +6,22 @@ A format says by its keys whether a row is its own, and turns that row into mess
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from reprlib import repr as shown
 from typing import Any
 
-from mlx_rsft.data import chat, source
+from mlx_rsft.data import chat, containers, source
 from mlx_rsft.data.containers import AUTO
 from mlx_rsft.data.conversation import Conversation, Message, Row
 from mlx_rsft.errors import ConfigError, DataError, nearest, raise_together
 
 Turns = tuple[Message, ...]
+NUMBER = re.compile(r"-?\d{1,15}(\.\d{1,15})?")
+MOST_NAMED = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +35,10 @@ class Format:
 
     keys: tuple[str, ...]
     parse: Callable[[Mapping[str, Any]], Turns | str]
+
+    def fits(self, record: Mapping[str, Any]) -> bool:
+        """Whether a row has the keys."""
+        return all(map(record.__contains__, self.keys))
 
 
 def _messages(record: Mapping[str, Any]) -> Turns:
@@ -46,11 +55,9 @@ def _prompt_completion(record: Mapping[str, Any]) -> Turns:
 def _side(record: Mapping[str, Any], key: str, role: str) -> Turns:
     """One side of a pair: a text, or a list of messages."""
     value = record[key]
-    if isinstance(value, str):
-        return (Message(role, value),)
     if isinstance(value, list):
         return chat.turns(value, key)
-    raise ValueError(f'"{key}" is neither text nor a list of messages')
+    return (Message(role, _string(record, key)),)
 
 
 def _text(record: Mapping[str, Any]) -> str:
@@ -66,7 +73,7 @@ def _alpaca(record: Mapping[str, Any]) -> Turns:
 
 
 def _sharegpt(record: Mapping[str, Any]) -> Turns:
-    return (*_system(record), *chat.sharegpt_turns(record["conversations"]))
+    return (*_system(record), *chat.turns(record["conversations"], "conversations"))
 
 
 def _system(record: Mapping[str, Any]) -> Turns:
@@ -75,9 +82,13 @@ def _system(record: Mapping[str, Any]) -> Turns:
 
 
 def _string(record: Mapping[str, Any], key: str) -> str:
-    if not isinstance(record[key], str):
-        raise ValueError(f'"{key}" is not text')
-    return record[key]
+    """A text, or a number that is written in one way only."""
+    value = record[key]
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int | float) and NUMBER.fullmatch(str(value)):
+        return str(value)
+    raise ValueError(f'"{key}" is not text')
 
 
 FORMATS: dict[str, Format] = {
@@ -97,6 +108,8 @@ def conversations(
 ) -> Iterator[Conversation | DataError]:
     """Every conversation of a file, and in their place the rows that are none.
 
+    What is wrong with the file as a whole comes as the last of them.
+
     Args:
         path: The file.
         name: The format all rows have; ``auto`` tells it from each row's keys.
@@ -105,14 +118,26 @@ def conversations(
 
     Raises:
         ConfigError: If there is no such format or encoding.
-        DataError: If the file cannot be read or has no rows.
     """
     formats = candidates(name)
-    for row in source.read(path, columns, encoding):
-        try:
-            yield row if isinstance(row, DataError) else parse(row, formats)
-        except DataError as problem:
-            yield problem
+    is_table = containers.is_table(path)
+    try:
+        for row in source.read(path, columns, encoding):
+            if isinstance(row, DataError):
+                yield row
+                continue
+            if is_table and not _fitting(row.record, formats):
+                raise _misfit(row, formats)  # so does every other row of the table
+            yield _parsed(row, formats)
+    except DataError as problem:
+        yield problem
+
+
+def _parsed(row: Row, formats: Sequence[Format]) -> Conversation | DataError:
+    try:
+        return parse(row, formats)
+    except DataError as problem:
+        return problem
 
 
 def split_conversations(
@@ -178,22 +203,36 @@ def parse(
     Raises:
         DataError: If no format or more than one fits, or the turns are unusable.
     """
-    fitting = [kind for kind in formats if all(key in row.record for key in kind.keys)]
+    fitting = _fitting(row.record, formats)
     if len(fitting) != 1:
-        wanted = "; or ".join(" and ".join(kind.keys) for kind in formats)
-        raise DataError(
-            f"The row fits {'no' if not fitting else 'more than one'} format; its keys "
-            f"are {', '.join(map(repr, row.record)) or 'none'}.",
-            where=row.where,
-            hint=f"Give it {wanted}."
-            if not fitting
-            else "Drop the keys of one, or name the format with --format.",
-        )
+        raise _misfit(row, formats)
     try:
         return _conversation(fitting[0].parse(row.record), row)
     except ValueError as problem:
         said = str(problem)
         raise DataError(f"{said[:1].upper()}{said[1:]}.", where=row.where) from None
+
+
+def _fitting(record: Mapping[str, Any], formats: Sequence[Format]) -> Sequence[Format]:
+    """The formats whose keys a row has; of several, those where none is null."""
+    found = [kind for kind in formats if kind.fits(record)]
+    if len(found) < 2:
+        return found
+    filled = {key: value for key, value in record.items() if value is not None}
+    return [kind for kind in found if kind.fits(filled)] or found
+
+
+def _misfit(row: Row, formats: Sequence[Format]) -> DataError:
+    keys = ", ".join(shown(key) for key in islice(row.record, MOST_NAMED))
+    wanted = "; or ".join(" and ".join(kind.keys) for kind in formats)
+    fits = "more than one" if _fitting(row.record, formats) else "no"
+    return DataError(
+        f"The row fits {fits} format; its keys are {keys or 'none'}.",
+        where=row.where,
+        hint=f"Give it {wanted}, or rename columns with --map."
+        if fits == "no"
+        else "Drop the keys of one, or name the format with --format.",
+    )
 
 
 def _conversation(parsed: Turns | str, row: Row) -> Conversation:
@@ -205,7 +244,7 @@ def _conversation(parsed: Turns | str, row: Row) -> Conversation:
     return Conversation(
         turns,
         row.where,
-        id=str(row.record.get("id", "")),
+        id="" if (name := row.record.get("id")) is None else str(name),
         tags=_tags(row.record),
         text=text,
         tools=chat.tools(row.record.get("tools")),
@@ -225,8 +264,10 @@ def _weight(record: Mapping[str, Any]) -> float:
 
 
 def _tags(record: Mapping[str, Any]) -> tuple[str, ...]:
-    tags = record.get("tags", [])
-    tags = [tags] if isinstance(tags, str) else tags
+    """The tags: a list of names, or one text with commas, as in a cell."""
+    tags = record.get("tags") or []
+    if isinstance(tags, str):
+        tags = [tag for tag in map(str.strip, tags.split(",")) if tag]
     if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
         raise ValueError('"tags" is not a list of names')
     return tuple(tags)

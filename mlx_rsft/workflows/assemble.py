@@ -14,7 +14,7 @@ import mlx.core as mx
 
 from mlx_rsft import files, manifest
 from mlx_rsft.config import Resolved
-from mlx_rsft.data import formats, rendered, source
+from mlx_rsft.data import formats, rendered, source, templates
 from mlx_rsft.data.conversation import Example
 from mlx_rsft.data.examples import Shape, examples
 from mlx_rsft.data.rendered import Rendered
@@ -184,6 +184,7 @@ def _key(hashes: Mapping[str, str], config: Config, loaded: LoadedModel) -> str:
             [
                 manifest.versions(),
                 load.tokenizer_identity(loaded.path),
+                str(loaded.tokenizer.chat_template),  # what a file named may change
                 asdict(config.data) | {"source": ""},
                 dict(hashes),
             ]
@@ -192,18 +193,21 @@ def _key(hashes: Mapping[str, str], config: Config, loaded: LoadedModel) -> str:
 
 
 def model(config: Config, reporter: Reporter) -> LoadedModel:
-    """The base model; says what was corrected while loading."""
+    """The base model with the chosen template; says what was corrected on the way."""
     with _loading(config, reporter) as report:
         loaded = load.load(config.model, report)
+    templates.choose(loaded.tokenizer, config.data.template)
     for note in loaded.notes:
         reporter.note(note)
     return loaded
 
 
 def tokenizer(config: Config, reporter: Reporter) -> Any:
-    """The base model's tokenizer alone."""
+    """The base model's tokenizer alone, with the chosen template."""
     with _loading(config, reporter) as report:
-        return load.tokenizer(config.model, report)
+        found = load.tokenizer(config.model, report)
+    templates.choose(found, config.data.template)
+    return found
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from mlx_rsft import config as configuration
+from mlx_rsft import files
 from mlx_rsft.config import Resolved
 from mlx_rsft.data import check as checks
 from mlx_rsft.data import formats, render, source
@@ -19,6 +20,7 @@ from mlx_rsft.data.check import Finding, Watch
 from mlx_rsft.data.conversation import Conversation, Example
 from mlx_rsft.data.examples import Shape
 from mlx_rsft.errors import ConfigError, DataError
+from mlx_rsft.report.tokens import tokens_page
 from mlx_rsft.workflows import assemble
 from mlx_rsft.workflows.reporter import Reporter
 
@@ -136,7 +138,8 @@ def show(
         reporter: Told what is loaded.
 
     Returns:
-        ``{"where", "tokens": [{"id", "text", "trained"}]}``.
+        ``{"where", "examples": [{"tokens": [{"id", "text", "trained", "special"}]}]}``;
+        usually one example, more where the template rewrites earlier turns.
     """
     config = resolved.config
     configuration.require(config, "model.source")
@@ -146,14 +149,37 @@ def show(
     if row > len(rows):
         raise ConfigError(f"The file has {len(rows)} rows.", where=f"--row {row}")
     tokenizer = assemble.tokenizer(config, reporter)
-    example = render.render(rows[row - 1], tokenizer, config.data.train_on)
+    examples = render.render(rows[row - 1], tokenizer, config.data.train_on)
+    return {
+        "where": rows[row - 1].where,
+        "examples": [{"tokens": _tokens(found, tokenizer)} for found in examples],
+    }
+
+
+def _tokens(example: Example, tokenizer: Any) -> list[dict[str, Any]]:
+    special = frozenset(tokenizer.all_special_ids) | frozenset(tokenizer.eos_token_ids)
     trained = {place for start, end in example.spans for place in range(start, end)}
-    tokens = [
+    return [
         {
             "id": token,
             "text": tokenizer.decode([token]),
             "trained": place in trained,
+            "special": token in special,
         }
         for place, token in enumerate(example.tokens)
     ]
-    return {"where": example.where, "tokens": tokens}
+
+
+def save_page(shown: Mapping[str, Any], path: Path, *, ids: bool) -> None:
+    """Write what ``show`` found as one HTML file.
+
+    Raises:
+        ConfigError: If it cannot be written there.
+    """
+    try:
+        files.write_text(path, tokens_page(shown, ids=ids))
+    except OSError as problem:
+        raise ConfigError(
+            f"The page cannot be written ({problem.strerror or problem}).",
+            where=str(path),
+        ) from None

@@ -44,6 +44,7 @@ def _found(folder):
             {"plant-2": [0], "plant-3": [1]},
         ),
         (["test_train.jsonl"], {"test_train": [0]}),
+        (["b.txt", "a.md", "README.md", "._a.txt"], {"train": [1, 0]}),
         (["data/train.jsonl", "test.jsonl"], {"train": [0], "test": [1]}),
     ],
 )
@@ -64,7 +65,7 @@ def test_a_file_belongs_to_the_split_that_its_name_says(tmp_path, names, wanted)
         (["train-00000-of-00001.jsonl", "train-00000-of-00001.csv"], "twice"),
         (["train-00000-of-00003.csv", "train-00002-of-00003.csv"], "number 1 is"),
         (["train-00000-of-00001.csv", "train-00001-of-00002.csv"], "not whole"),
-        (["notes.txt"], r"no train\.jsonl"),
+        (["notes.pdf", "README.md"], r"no train\.jsonl"),
     ],
 )
 def test_a_split_that_is_there_twice_or_in_part_is_refused(tmp_path, names, said):
