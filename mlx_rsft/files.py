@@ -81,6 +81,12 @@ def alone(lock: Path) -> Generator[None]:
         yield
 
 
+def tree_sha256(folder: Path) -> str:
+    """One SHA-256 of all Python files right inside a folder."""
+    hashes = [sha256(path) for path in sorted(folder.glob("*.py"))]
+    return hashlib.sha256("".join(hashes).encode()).hexdigest()
+
+
 def sha256(path: Path) -> str:
     """The SHA-256 of a file's bytes, in hexadecimal."""
     digest = hashlib.sha256()

@@ -49,3 +49,12 @@ def test_a_new_folder_replaces_the_old_one_only_at_the_end(tmp_path):
 def test_the_cache_folder_can_be_moved(tmp_path, monkeypatch):
     monkeypatch.setenv("MLX_RSFT_CACHE", str(tmp_path))
     assert files.cache_folder() == tmp_path
+
+
+def test_a_tree_hash_changes_with_any_python_file(tmp_path):
+    (tmp_path / "a.py").write_text("x = 1")
+    before = files.tree_sha256(tmp_path)
+    (tmp_path / "notes.txt").write_text("no code")
+    assert files.tree_sha256(tmp_path) == before
+    (tmp_path / "a.py").write_text("x = 2")
+    assert files.tree_sha256(tmp_path) != before

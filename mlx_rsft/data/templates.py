@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from mlx_rsft.data.encoding import ChatTokenizer
+from mlx_rsft.data.tokenizing import ChatTokenizer
 from mlx_rsft.errors import ConfigError, ModelError
 
 MODEL, PLAIN = "model", "plain"

@@ -194,6 +194,7 @@ def _key(hashes: Mapping[str, str], config: Config, loaded: LoadedModel) -> str:
         json.dumps(
             [
                 manifest.versions(),
+                files.tree_sha256(Path(rendered.__file__).parent),  # how we render
                 load.tokenizer_identity(loaded.path),
                 str(loaded.tokenizer.chat_template),  # what a file named may change
                 asdict(config.data) | {"source": ""},

@@ -3,7 +3,7 @@ import copy
 import pytest
 
 from mlx_rsft import testing
-from mlx_rsft.data.encoding import Encoder
+from mlx_rsft.data.tokenizing import Encoder
 
 TEXT = (
     "<|im_start|>user\nGröße  of\n\n\tpart 12?\N{SNOWMAN}<|im_end|>\n"
