@@ -29,6 +29,14 @@ def demo_gguf() -> Path:
 
 
 @pytest.fixture(scope="session")
+def gemma_gguf() -> Path:
+    """The built-in Gemma 3 270M, kept where the demo model is."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLX_RSFT_CACHE", str(USERS_CACHE))
+        return demo.gguf_file("demo-gemma")
+
+
+@pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory) -> Path:
     """A tiny model on disk; not to be changed."""
     return testing.write_tiny_model(tmp_path_factory.mktemp("tiny") / "model")
