@@ -1,8 +1,7 @@
 """A GGUF file as a folder that mlx-lm and transformers load.
 
 4- and 8-bit blocks (Q4_0, Q4_1, Q8_0) keep their integers, so nothing is rounded twice;
-every other block type becomes floats. A new architecture is one more member of
-``ARCHITECTURES``.
+all others become floats. A new architecture is one more member of ``ARCHITECTURES``.
 """
 
 from __future__ import annotations
@@ -20,13 +19,20 @@ from numpy.typing import NDArray
 
 from mlx_rsft import files
 from mlx_rsft.errors import ConfigError, ModelError, nearest, raise_together
-from mlx_rsft.models import gguf_file, gguf_llama, gguf_tokenizer
+from mlx_rsft.models import (
+    gguf_decoder,
+    gguf_file,
+    gguf_gemma,
+    gguf_llama,
+    gguf_tokenizer,
+    gguf_vocabulary,
+)
 from mlx_rsft.models.gguf_file import ELSEWHERE, GROUP, Floats, GgufFile
 
 if TYPE_CHECKING:
     from gguf.gguf_reader import ReaderTensor
 
-CONVERTER = 1  # count up when the same file would become another folder
+CONVERTER = 2  # count up when the same file would become another folder
 FLOAT_TYPES = {"float32": np.float32, "float16": np.float16}
 
 Config = dict[str, Any]
@@ -37,8 +43,9 @@ class Architecture(NamedTuple):
 
     config: Callable[[GgufFile], Config]
     tensors: Mapping[str, tuple[str, str]]  # GGUF name: (Hugging Face name, shape)
-    consumed: frozenset[str]  # tensors that ``config`` has read
-    rows: Callable[[str, NDArray[Any], Config], NDArray[Any]]  # in Hugging Face order
+    consumed: frozenset[str] = frozenset()  # tensors that ``config`` has read
+    rows: Callable[[str, NDArray[Any], Config], NDArray[Any]] = gguf_decoder.as_stored
+    norm_offset: float = 0.0  # what a norm has more than in Hugging Face models
 
 
 ARCHITECTURES: dict[str, Architecture] = {
@@ -47,6 +54,9 @@ ARCHITECTURES: dict[str, Architecture] = {
         gguf_llama.TENSORS,
         frozenset({gguf_llama.ROPE_FACTORS}),
         gguf_llama.rows,
+    ),
+    "gemma3": Architecture(
+        gguf_gemma.config, gguf_gemma.TENSORS, norm_offset=gguf_gemma.NORM_OFFSET
     ),
 }
 
@@ -115,7 +125,7 @@ def convert(source: Path, folder: Path, *, float_type: str) -> None:
         weights, bits = _weights(file, architecture, config, names, float_type)
         model = str(scratch / "model.safetensors")
         mx.save_safetensors(model, weights, metadata={"format": "mlx"})
-        special = gguf_tokenizer.special_ids(file)
+        special = gguf_vocabulary.special_ids(file)
         record = {
             **config,
             **{f"{name}_token_id": at for name, at in special.items()},
@@ -173,6 +183,7 @@ def _expected(
         "V": config["vocab_size"],
         "Q": config["num_attention_heads"] * config["head_dim"],
         "K": config["num_key_value_heads"] * config["head_dim"],
+        "H": config["head_dim"],
     }
     expected: dict[str, tuple[str, tuple[int, ...]]] = {}
     for ours, (theirs, letters) in architecture.tensors.items():
@@ -210,7 +221,8 @@ def _weights(
                 f"{module}.biases": affine.biases,
             }
         else:
-            floats = {theirs: gguf_file.as_floats(rows, kind)}
+            offset = architecture.norm_offset if ours.endswith("norm.weight") else 0
+            floats = {theirs: gguf_file.as_floats(rows, kind) - np.float32(offset)}
         for name, values in floats.items():
             weights[name] = mx.array(_rounded(file, ours, values, float_type))
     return weights, bits

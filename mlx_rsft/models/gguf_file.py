@@ -56,6 +56,13 @@ class GgufFile:
         """The metadata value at ``key``, of the default's type; else the default."""
         return self.need(key, type(default)) if key in self.fields else default
 
+    def size(self, key: str) -> int:
+        """The number at ``key``, which must be there and be at least 1."""
+        value = self.need(key, int)
+        if value < 1:
+            self.refuse(f"{key!r} is {value}.")
+        return value
+
     def refuse(self, message: str, *, hint: str = "") -> NoReturn:
         """Raise the error that says why this file cannot be used."""
         raise ModelError(message, where=str(self.path), hint=hint)
