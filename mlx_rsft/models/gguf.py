@@ -11,7 +11,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import mlx.core as mx
 import numpy as np
@@ -29,11 +29,8 @@ from mlx_rsft.models import (
 )
 from mlx_rsft.models.gguf_file import ELSEWHERE, GROUP, Floats, GgufFile
 
-if TYPE_CHECKING:
-    from gguf.gguf_reader import ReaderTensor
-
 CONVERTER = 2  # count up when the same file would become another folder
-FLOAT_TYPES = {"float32": np.float32, "float16": np.float16}
+FLOAT_TYPES = ("float32", "half")
 
 Config = dict[str, Any]
 
@@ -46,6 +43,7 @@ class Architecture(NamedTuple):
     consumed: frozenset[str] = frozenset()  # tensors that ``config`` has read
     rows: Callable[[str, NDArray[Any], Config], NDArray[Any]] = gguf_decoder.as_stored
     norm_offset: float = 0.0  # what a norm has more than in Hugging Face models
+    half: str = "float16"  # the 16-bit type that its activations fit
 
 
 ARCHITECTURES: dict[str, Architecture] = {
@@ -56,7 +54,10 @@ ARCHITECTURES: dict[str, Architecture] = {
         gguf_llama.rows,
     ),
     "gemma3": Architecture(
-        gguf_gemma.config, gguf_gemma.TENSORS, norm_offset=gguf_gemma.NORM_OFFSET
+        gguf_gemma.config,
+        gguf_gemma.TENSORS,
+        norm_offset=gguf_gemma.NORM_OFFSET,
+        half=gguf_gemma.HALF,
     ),
 }
 
@@ -104,7 +105,8 @@ def convert(source: Path, folder: Path, *, float_type: str) -> None:
     Args:
         source: The GGUF file.
         folder: Replaced if it exists.
-        float_type: ``float32`` or ``float16``, of scales, biases and whole tensors.
+        float_type: Of scales, biases and whole tensors: ``float32``, or ``half`` for
+            the 16-bit type that suits the architecture.
 
     Raises:
         ModelError: If the file is damaged, partial, contradicts itself, or asks for
@@ -116,6 +118,8 @@ def convert(source: Path, folder: Path, *, float_type: str) -> None:
         raise ConfigError(f"float_type is {float_type!r}.", hint=hint)
     file = gguf_file.read(source)
     architecture = _architecture(file)
+    if float_type == "half":
+        float_type = architecture.half
     config = architecture.config(file)
     names = _names(file, architecture, config)
     documents = gguf_tokenizer.documents(file)
@@ -155,7 +159,10 @@ def _names(
         ModelError: If tensors are missing, unknown or of another shape; names each.
     """
     expected = _expected(architecture, config)
-    found = {name: _shape(tensor) for name, tensor in file.tensors.items()}
+    found = {
+        name: tuple(int(size) for size in reversed(tensor.shape))
+        for name, tensor in file.tensors.items()
+    }
     unknown = found.keys() - expected.keys() - architecture.consumed
     problems = [f"{name} has no counterpart in MLX's model" for name in sorted(unknown)]
     for name, (_, shape) in expected.items():
@@ -167,10 +174,6 @@ def _names(
     where = str(file.path)
     raise_together([ModelError(problem, where=where) for problem in problems])
     return {name: theirs for name, (theirs, _) in expected.items()}
-
-
-def _shape(tensor: ReaderTensor) -> tuple[int, ...]:
-    return tuple(int(size) for size in reversed(tensor.shape))
 
 
 def _expected(
@@ -224,15 +227,13 @@ def _weights(
             offset = architecture.norm_offset if ours.endswith("norm.weight") else 0
             floats = {theirs: gguf_file.as_floats(rows, kind) - np.float32(offset)}
         for name, values in floats.items():
-            weights[name] = mx.array(_rounded(file, ours, values, float_type))
+            weights[name] = _rounded(file, ours, values, float_type)
     return weights, bits
 
 
-def _rounded(
-    file: GgufFile, name: str, values: Floats, float_type: str
-) -> NDArray[np.floating]:
-    result = values.astype(FLOAT_TYPES[float_type])
-    if not np.isfinite(result).all():
+def _rounded(file: GgufFile, name: str, values: Floats, float_type: str) -> mx.array:
+    result = mx.array(values).astype(getattr(mx, float_type))
+    if not mx.isfinite(result).all().item():
         file.refuse(f"{name} holds numbers that are not finite in {float_type}.")
     return result
 

@@ -47,7 +47,7 @@ def _converted(file: Path) -> Path:
     from mlx_rsft.models import gguf
 
     on_cpu = machine.backend() == "cpu"
-    return gguf.as_folder(file, float_type="float32" if on_cpu else "float16")
+    return gguf.as_folder(file, float_type="float32" if on_cpu else "half")
 
 
 def _from_hub(repository: str) -> Path:

@@ -1,3 +1,4 @@
+import json
 import random
 
 import pytest
@@ -70,6 +71,11 @@ def test_the_file_decides_whether_a_space_is_put_before_a_text(
     assert theirs["Hello, world!"][0] == 2  # BOS, about which the file is silent
     decoded = tokenizer.decode(theirs["Hello, world!"], skip_special_tokens=True)
     assert decoded == "Hello, world!"
+
+
+def test_the_end_of_a_turn_ends_an_answer_where_the_file_does_not_say_so(gemma_folder):
+    text = (gemma_folder / "generation_config.json").read_text()
+    assert json.loads(text)["eos_token_id"] == [1, 106]  # <eos>, <end_of_turn>
 
 
 def test_text_that_streams_is_the_text_of_the_whole(tiny_scored, tmp_path):
