@@ -60,9 +60,22 @@ class ConfigError(RsftError):
 
 
 class DataError(RsftError):
-    """A data file, or a row in it, cannot be used."""
+    """A data file, or a row in it, cannot be used.
+
+    Args:
+        message: What was found and what was expected.
+        where: ``file:line``, or the file.
+        hint: What to do next.
+        fault: What kind of fault it is, in two words, where reports count it apart.
+    """
 
     kind = "data"
+
+    def __init__(
+        self, message: str, *, where: str = "", hint: str = "", fault: str = ""
+    ) -> None:
+        super().__init__(message, where=where, hint=hint)
+        self.fault = fault
 
 
 class ModelError(RsftError):

@@ -71,8 +71,17 @@ class DataSettings:
         "What is learned: all assistant turns, the last, or everything.",
         choices=("last", "all", "everything"),
     )
-    max_length: int = _setting(
-        2048, "Longest row in tokens; a longer one is refused.", least=2
+    template: str = _setting(
+        "model",
+        "Chat template: the model's own, plain (turns joined by a blank line), or the "
+        "path of a .jinja file.",
+    )
+    max_length: int = _setting(2048, "Longest row in tokens.", least=2)
+    overlong: str = _setting(
+        "refuse",
+        "What becomes of a longer row: refuse all, drop it, or truncate its earliest "
+        "context; no answer is ever cut.",
+        choices=("refuse", "drop", "truncate"),
     )
 
 

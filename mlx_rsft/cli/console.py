@@ -10,6 +10,7 @@ from typing import Any
 
 from mlx_rsft.errors import RsftError
 from mlx_rsft.records import finite
+from mlx_rsft.report.tokens import visible
 from mlx_rsft.workflows.reporter import Advance
 
 PIPED_WIDTH = 240
@@ -50,7 +51,10 @@ def table(
 
 
 def tokens(found: Sequence[Mapping[str, Any]], *, ids: bool) -> None:
-    """Tokens in one run of text; trained ones on colour, or in brackets without it."""
+    """Tokens in one run of text; trained ones on colour, or in brackets without it.
+
+    Line breaks, lone spaces and control characters are made visible.
+    """
     from rich.console import Console
     from rich.text import Text
 
@@ -58,7 +62,8 @@ def tokens(found: Sequence[Mapping[str, Any]], *, ids: bool) -> None:
     coloured = console.color_system is not None
     line = Text()
     for token in found:
-        text = token["text"] + (f"({token['id']})" if ids else "")
+        text = visible(token["text"])
+        text += f"({token['id']})" if ids else ""
         if not token["trained"]:
             line.append(text)
         elif coloured:

@@ -17,6 +17,7 @@ from mlx_rsft.errors import ConfigError
 )
 @options.setting_flags(
     "model.source",
+    "data.template",
     "evaluation.max_tokens",
     "model.precision",
     "model.trust_remote_code",
@@ -30,6 +31,11 @@ from mlx_rsft.errors import ConfigError
     default=0.0,
     help="0 takes the likeliest token each time.  [default: 0]",
 )
+@click.option(
+    "--thinking",
+    is_flag=True,
+    help="Let the model think first, where its chat template has a switch for it.",
+)
 @options.as_json
 def command(
     config_file: Path | None,
@@ -38,11 +44,15 @@ def command(
     prompt: str | None,
     temperature: float,
     *,
+    thinking: bool,
     as_json: bool,
 ) -> None:
     """Let a model answer one prompt.
 
-    The prompt is one user turn, in the model's own chat template.
+    The prompt is one user turn, in the model's own chat template or that of --template;
+    name the one it was trained with. Thinking is off by default, because replies
+    without reasoning are trained with it off; pass --thinking if your replies had
+    reasoning.
     """
     from mlx_rsft.workflows.generate import generate
 
@@ -51,7 +61,14 @@ def command(
         raise ConfigError("No prompt is given.", hint='Pass --prompt "...".')
     question = sys.stdin.read() if prompt == "-" else prompt
     reporter = console.TerminalReporter()
-    pieces = generate(settings, adapter, question, reporter, temperature=temperature)
+    pieces = generate(
+        settings,
+        adapter,
+        question,
+        reporter,
+        temperature=temperature,
+        thinking=thinking,
+    )
     if as_json:
         model = settings.config.model.source
         answer = {"model": model, "adapter": str(adapter) if adapter else None}

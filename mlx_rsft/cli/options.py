@@ -15,7 +15,13 @@ from mlx_rsft.config import Layer, Resolved
 Command = TypeVar("Command", bound=Callable[..., Any])
 GIVEN = "mlx_rsft.given"
 FLAGS = {"model.source": "--model", "data.source": "--data"}
-READING = ("data.format", "data.map", "data.encoding", "data.train_on")
+READING = (
+    "data.format",
+    "data.map",
+    "data.encoding",
+    "data.train_on",
+    "data.template",
+)
 """Settings that say how data files are read."""
 KINDS: dict[Any, Any] = {int: click.INT, float: click.FLOAT}
 

@@ -32,6 +32,7 @@ from mlx_rsft.errors import ConfigError
     "adapter.layers",
     *options.READING,
     "data.max_length",
+    "data.overlong",
     "model.precision",
     "model.trust_remote_code",
     "seed",

@@ -15,7 +15,10 @@ import numpy as np
 from mlx_rsft.data.conversation import Batch, Example
 
 WIDTH_STEP = 8
-"""Widths are multiples of this, so that few shapes occur."""
+"""Narrow widths are multiples of this, wide ones of a 16th of their octave."""
+
+GROUP_TOKENS = 64
+"""What a micro-batch costs beside its tokens, in tokens: weights are read anew."""
 
 LEAST_WIDTH = 16
 """mlx's fused attention has no gradient for 8 or fewer queries."""
@@ -33,27 +36,46 @@ def window(step: int, num_rows: int, batch_size: int, seed: int) -> list[int]:
     return order[place * batch_size : (place + 1) * batch_size].tolist()
 
 
-def micro_batches(
-    examples: Sequence[Example], token_budget: int
-) -> list[list[Example]]:
-    """Cut examples into groups of similar length under a budget of padded tokens.
+def micro_batches(lengths: Sequence[int], token_budget: int) -> list[list[int]]:
+    """Cut rows into groups of similar length under a budget of padded tokens.
 
-    A row longer than the budget makes a group of its own.
+    Of all ways to cut the rows in order of length, the cheapest: padding counts, and
+    each group costs ``GROUP_TOKENS`` more.
+
+    Args:
+        lengths: Tokens of each row.
+        token_budget: Most tokens of a group, padding included. A row longer than that
+            makes a group of its own.
+
+    Returns:
+        Groups of places in ``lengths``, the longest row first.
     """
-    groups: list[list[Example]] = []
-    for example in sorted(examples, key=lambda e: len(e.tokens), reverse=True):
-        if groups:
-            width = padded_width(len(groups[-1][0].tokens))
-            if (len(groups[-1]) + 1) * width <= token_budget:
-                groups[-1].append(example)
-                continue
-        groups.append([example])
+    order = sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True)
+    widths = [padded_width(lengths[place]) for place in order]
+    cost = [0] * (len(order) + 1)  # of everything from a place on
+    end = [0] * len(order)  # where the group that begins at a place ends
+    for begin in range(len(order) - 1, -1, -1):
+        most = max(1, token_budget // widths[begin])
+        ends = range(begin + 1, min(begin + most, len(order)) + 1)
+        costs = [(last - begin) * widths[begin] + cost[last] for last in ends]
+        least = min(range(len(costs)), key=costs.__getitem__)
+        cost[begin], end[begin] = costs[least] + GROUP_TOKENS, ends[least]
+    groups: list[list[int]] = []
+    begin = 0
+    while begin < len(order):
+        groups.append(order[begin : end[begin]])
+        begin = end[begin]
     return groups
 
 
 def padded_width(num_tokens: int) -> int:
-    """The width that a longest row of ``num_tokens`` is padded to."""
-    return max(LEAST_WIDTH, math.ceil(num_tokens / WIDTH_STEP) * WIDTH_STEP)
+    """The width that a longest row of ``num_tokens`` is padded to.
+
+    Widths are few, 8 to an octave at the least and 16 at the most, and none is more
+    than an 8th wider than its row beyond the narrowest ones.
+    """
+    step = max(WIDTH_STEP, 1 << max(0, num_tokens.bit_length() - 5))
+    return max(LEAST_WIDTH, math.ceil(num_tokens / step) * step)
 
 
 def collate(examples: Sequence[Example], width: int | None = None) -> Batch:

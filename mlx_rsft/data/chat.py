@@ -5,37 +5,42 @@ Raises ValueError with what is wrong; the caller knows the row's place.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
+from reprlib import repr as shown
 from typing import Any
 
+from mlx_rsft.data import strict_json
 from mlx_rsft.data.conversation import Message
 
 ROLES = {
     "system": "system",
     "developer": "system",
     "user": "user",
-    "assistant": "assistant",
-    "tool": "tool",
-}
-SHAREGPT_ROLES = {
-    "system": "system",
     "human": "user",
-    "user": "user",
-    "gpt": "assistant",
     "assistant": "assistant",
+    "gpt": "assistant",
     "model": "assistant",
     "bot": "assistant",
     "chatgpt": "assistant",
-    "observation": "tool",
     "tool": "tool",
+    "observation": "tool",
     "function": "tool",
 }
-PASSED_ON = ("name", "tool_call_id", "reasoning_content")
+"""Who speaks, under the names that APIs and exports give them."""
+PASSED_ON = ("name", "tool_call_id")
+THOUGHTS = ("reasoning_content", "reasoning", "thinking")
+"""What programs call the thinking of a reply; templates know the first."""
+CALL = "function_call"
+"""A ShareGPT speaker, and OpenAI's key, before there were several calls in a turn."""
 
 
 def turns(value: object, key: str) -> tuple[Message, ...]:
-    """The messages under a key, in the form of OpenAI's chat files."""
+    """The messages under a key; spreadsheets carry them as the JSON text of a list.
+
+    OpenAI's ``role`` and ``content`` and ShareGPT's ``from`` and ``value`` say the same.
+    """
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        value = _parsed(value, f'"{key}"')
     if not isinstance(value, list) or not value:
         raise ValueError(f'"{key}" is not a list of turns')
     return tuple(_turn(turn, place) for place, turn in enumerate(value, start=1))
@@ -44,25 +49,32 @@ def turns(value: object, key: str) -> tuple[Message, ...]:
 def _turn(turn: object, place: int) -> Message:
     if not isinstance(turn, dict):
         raise ValueError(f"message {place} is not an object")
-    role = ROLES.get(str(turn.get("role")))
+    speaker = turn.get("role", turn.get("from"))
+    said = turn.get("content", turn.get("value"))
+    if speaker == CALL:
+        turn, speaker, said = {**turn, CALL: said}, "assistant", None
+    role = ROLES.get(speaker.lower()) if isinstance(speaker, str) else None
     if role is None:
         raise ValueError(
-            f"message {place} has the role {turn.get('role')!r}, expected "
+            f"message {place} has the role {shown(speaker)}, expected "
             f"{', '.join(ROLES)}"
         )
     extra = {key: turn[key] for key in PASSED_ON if turn.get(key) is not None}
-    if turn.get("tool_calls"):
-        extra["tool_calls"] = _calls(turn["tool_calls"], place)
-    content = _content(turn.get("content"), place, may_be_missing="tool_calls" in extra)
+    thought = next((turn[key] for key in THOUGHTS if turn.get(key)), None)
+    if isinstance(thought, str):
+        extra["reasoning_content"] = thought
+    if calls := turn.get("tool_calls") or turn.get(CALL):
+        extra["tool_calls"] = _calls(calls, place)
+    content = _content(said, place, may_be_missing="tool_calls" in extra)
     return Message(role, content, extra, _is_trained(turn, role, place))
 
 
 def _content(value: object, place: int, *, may_be_missing: bool) -> str:
     """The text of a turn, also where it is written as a list of text parts."""
-    if value is None and may_be_missing:
-        return ""
     if isinstance(value, str):
         return value
+    if value is None and may_be_missing:
+        return ""
     if not isinstance(value, list):
         raise ValueError(f"message {place} has no text in its content")
     texts: list[str] = []
@@ -70,7 +82,8 @@ def _content(value: object, place: int, *, may_be_missing: bool) -> str:
         kind = part.get("type") if isinstance(part, dict) else type(part).__name__
         if kind != "text" or not isinstance(part.get("text"), str):
             raise ValueError(
-                f"message {place} has a part of the type {kind!r}; only text is trained"
+                f"message {place} has a part of the type {shown(kind)}; only text is "
+                "trained"
             )
         texts.append(part["text"])
     return "".join(texts)
@@ -78,6 +91,8 @@ def _content(value: object, place: int, *, may_be_missing: bool) -> str:
 
 def _calls(value: object, place: int) -> list[dict[str, Any]]:
     """Tool calls with their arguments as objects, which is what templates want."""
+    if isinstance(value, str):
+        value = _parsed(value, f"message {place}, a function call,")
     calls = value if isinstance(value, list) else [value]
     return [_call(call, place) for call in calls]
 
@@ -88,12 +103,8 @@ def _call(call: object, place: int) -> dict[str, Any]:
         raise ValueError(f"message {place} has a tool call without a function name")
     arguments = function.get("arguments", {})
     if isinstance(arguments, str):
-        try:
-            arguments = json.loads(arguments or "{}")
-        except json.JSONDecodeError:
-            raise ValueError(
-                f"message {place} has a tool call whose arguments are not JSON"
-            ) from None
+        called = f"message {place} has a tool call whose arguments"
+        arguments = _parsed(arguments.strip() or "{}", called, "are")
     if not isinstance(arguments, dict):
         raise ValueError(f"message {place} has a tool call whose arguments are a list")
     made: dict[str, Any] = {"type": "function"}
@@ -103,53 +114,22 @@ def _call(call: object, place: int) -> dict[str, Any]:
 
 
 def _is_trained(turn: Mapping[str, Any], role: str, place: int) -> bool:
-    weight = turn.get("weight", 1)
+    weight = turn.get("weight")
+    if weight is None:
+        return True
     if isinstance(weight, bool) or weight not in (0, 1):
-        raise ValueError(f"message {place} has the weight {weight!r}, expected 0 or 1")
-    if "weight" in turn and role != "assistant":
+        raise ValueError(
+            f"message {place} has the weight {shown(weight)}, expected 0 or 1"
+        )
+    if role != "assistant":
         raise ValueError(f"message {place} has a weight, but is not the assistant's")
     return weight == 1
-
-
-def sharegpt_turns(value: object) -> tuple[Message, ...]:
-    """The turns of a ShareGPT export: ``from`` and ``value``, under many names."""
-    if not isinstance(value, list) or not value:
-        raise ValueError('"conversations" is not a list of turns')
-    return tuple(_sharegpt_turn(turn, n) for n, turn in enumerate(value, start=1))
-
-
-def _sharegpt_turn(turn: object, place: int) -> Message:
-    if not isinstance(turn, dict):
-        raise ValueError(f"turn {place} is not an object")
-    speaker, said = (
-        turn.get("from", turn.get("role")),
-        turn.get("value", turn.get("content")),
-    )
-    if not isinstance(said, str):
-        raise ValueError(f"turn {place} has no text in its value")
-    if speaker == "function_call":
-        return Message(
-            "assistant", "", {"tool_calls": [_call(_parsed(said, place), place)]}
-        )
-    role = SHAREGPT_ROLES.get(str(speaker))
-    if role is None:
-        raise ValueError(
-            f"turn {place} is from {speaker!r}, expected {', '.join(SHAREGPT_ROLES)}"
-        )
-    return Message(role, said)
-
-
-def _parsed(said: str, place: int) -> object:
-    try:
-        return json.loads(said)
-    except json.JSONDecodeError:
-        raise ValueError(f"turn {place}, a function call, is not JSON") from None
 
 
 def tools(value: object) -> tuple[Mapping[str, Any], ...]:
     """The functions that the model was told of; a JSON text of a list is fine too."""
     if isinstance(value, str):
-        value = _parsed_tools(value)
+        value = _parsed(value, '"tools"') if value.strip() else None
     if value is None:
         return ()
     if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
@@ -157,13 +137,12 @@ def tools(value: object) -> tuple[Mapping[str, Any], ...]:
     return tuple(value)
 
 
-def _parsed_tools(value: str) -> object:
-    if not value.strip():
-        return None
+def _parsed(text: str, called: str, verb: str = "is") -> Any:
+    """The value of a text that holds JSON, as exports write lists into one cell."""
     try:
-        return json.loads(value)
-    except json.JSONDecodeError:
-        raise ValueError('"tools" is a text that is not JSON') from None
+        return strict_json.loads(text)
+    except ValueError as problem:
+        raise ValueError(f"{called} {verb} not JSON ({problem})") from None
 
 
 def check(messages: Sequence[Message]) -> None:
@@ -174,9 +153,12 @@ def check(messages: Sequence[Message]) -> None:
             f'the last message is from "{last.role}"; training needs an assistant '
             "reply there. Drop the row or add one"
         )
+    trained = False
     for place, message in enumerate(messages, start=1):
-        empty = not message.content.strip() and "tool_calls" not in message.extra
-        if message.role == "assistant" and empty:
+        if message.role != "assistant":
+            continue
+        trained = trained or message.trained
+        if not message.content.strip() and "tool_calls" not in message.extra:
             raise ValueError(f"message {place}, an assistant reply, is empty")
-    if not any(m.trained for m in messages if m.role == "assistant"):
+    if not trained:
         raise ValueError("no assistant reply is trained: all have weight 0")

@@ -5,11 +5,13 @@ Shapes: B rows, T positions, N supervised positions.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import mlx.core as mx
+import numpy as np
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,7 @@ class Conversation:
     Attributes:
         messages: The turns; empty for a plain text.
         text: The plain text; empty for a conversation.
+        weight: How much the row counts, above 0; others count 1.
         tools: What the model was told it may call, in the template's form.
     """
 
@@ -55,6 +58,7 @@ class Conversation:
     tags: tuple[str, ...] = ()
     text: str = ""
     tools: tuple[Mapping[str, Any], ...] = ()
+    weight: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +71,7 @@ class Example:
             its end-of-turn token; in order, none starting at 0.
         where: ``file:line``.
         answer: The text of the last assistant turn.
+        weight: How much the row counts, above 0; others count 1.
     """
 
     tokens: tuple[int, ...]
@@ -75,6 +80,13 @@ class Example:
     answer: str = ""
     id: str = ""
     tags: tuple[str, ...] = field(default=())
+    weight: float = 1.0
+
+    @property
+    def key(self) -> bytes:
+        """What the row is, whoever holds it: equal for equal tokens and spans."""
+        content = np.array([*self.tokens, -1, *sum(self.spans, ())], np.int32)
+        return hashlib.blake2b(content.tobytes(), digest_size=16).digest()
 
     @property
     def num_supervised(self) -> int:

@@ -5,17 +5,23 @@ A format says by its keys whether a row is its own, and turns that row into mess
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from reprlib import repr as shown
 from typing import Any
 
-from mlx_rsft.data import chat, source
+from mlx_rsft.data import chat, containers, source
 from mlx_rsft.data.containers import AUTO
 from mlx_rsft.data.conversation import Conversation, Message, Row
 from mlx_rsft.errors import ConfigError, DataError, nearest, raise_together
 
 Turns = tuple[Message, ...]
+NUMBER = re.compile(r"-?\d{1,15}(\.\d{1,15})?")
+MOST_NAMED = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +35,10 @@ class Format:
 
     keys: tuple[str, ...]
     parse: Callable[[Mapping[str, Any]], Turns | str]
+
+    def fits(self, record: Mapping[str, Any]) -> bool:
+        """Whether a row has the keys."""
+        return all(map(record.__contains__, self.keys))
 
 
 def _messages(record: Mapping[str, Any]) -> Turns:
@@ -45,11 +55,9 @@ def _prompt_completion(record: Mapping[str, Any]) -> Turns:
 def _side(record: Mapping[str, Any], key: str, role: str) -> Turns:
     """One side of a pair: a text, or a list of messages."""
     value = record[key]
-    if isinstance(value, str):
-        return (Message(role, value),)
     if isinstance(value, list):
         return chat.turns(value, key)
-    raise ValueError(f'"{key}" is neither text nor a list of messages')
+    return (Message(role, _string(record, key)),)
 
 
 def _text(record: Mapping[str, Any]) -> str:
@@ -65,7 +73,7 @@ def _alpaca(record: Mapping[str, Any]) -> Turns:
 
 
 def _sharegpt(record: Mapping[str, Any]) -> Turns:
-    return (*_system(record), *chat.sharegpt_turns(record["conversations"]))
+    return (*_system(record), *chat.turns(record["conversations"], "conversations"))
 
 
 def _system(record: Mapping[str, Any]) -> Turns:
@@ -74,9 +82,13 @@ def _system(record: Mapping[str, Any]) -> Turns:
 
 
 def _string(record: Mapping[str, Any], key: str) -> str:
-    if not isinstance(record[key], str):
-        raise ValueError(f'"{key}" is not text')
-    return record[key]
+    """A text, or a number that is written in one way only."""
+    value = record[key]
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int | float) and NUMBER.fullmatch(str(value)):
+        return str(value)
+    raise ValueError(f'"{key}" is not text')
 
 
 FORMATS: dict[str, Format] = {
@@ -96,6 +108,8 @@ def conversations(
 ) -> Iterator[Conversation | DataError]:
     """Every conversation of a file, and in their place the rows that are none.
 
+    What is wrong with the file as a whole comes as the last of them.
+
     Args:
         path: The file.
         name: The format all rows have; ``auto`` tells it from each row's keys.
@@ -104,14 +118,37 @@ def conversations(
 
     Raises:
         ConfigError: If there is no such format or encoding.
-        DataError: If the file cannot be read or has no rows.
     """
-    formats = _candidates(name)
-    for row in source.read(path, columns, encoding):
-        try:
-            yield row if isinstance(row, DataError) else parse(row, formats)
-        except DataError as problem:
-            yield problem
+    formats = candidates(name)
+    is_table = containers.is_table(path)
+    try:
+        for row in source.read(path, columns, encoding):
+            if isinstance(row, DataError):
+                yield row
+                continue
+            if is_table and not _fitting(row.record, formats):
+                raise _misfit(row, formats)  # so does every other row of the table
+            yield _parsed(row, formats)
+    except DataError as problem:
+        yield problem
+
+
+def _parsed(row: Row, formats: Sequence[Format]) -> Conversation | DataError:
+    try:
+        return parse(row, formats)
+    except DataError as problem:
+        return problem
+
+
+def split_conversations(
+    paths: Iterable[Path],
+    name: str = AUTO,
+    columns: Mapping[str, str] | None = None,
+    encoding: str = AUTO,
+) -> Iterator[Conversation | DataError]:
+    """The same over all files of a split, in their order."""
+    for path in paths:
+        yield from conversations(path, name, columns, encoding)
 
 
 def read_conversations(
@@ -126,12 +163,27 @@ def read_conversations(
         ConfigError: If there is no such format or encoding.
         DataError: With all rows that do not parse, at once.
     """
-    rows = list(conversations(path, name, columns, encoding))
+    return read_split([path], name, columns, encoding)
+
+
+def read_split(
+    paths: Iterable[Path],
+    name: str = AUTO,
+    columns: Mapping[str, str] | None = None,
+    encoding: str = AUTO,
+) -> list[Conversation]:
+    """Every conversation of a split; raises as ``read_conversations``."""
+    rows = list(split_conversations(paths, name, columns, encoding))
     raise_together([row for row in rows if isinstance(row, DataError)])
     return [row for row in rows if isinstance(row, Conversation)]
 
 
-def _candidates(name: str) -> Sequence[Format]:
+def candidates(name: str) -> Sequence[Format]:
+    """The formats that rows may have: the named one, or all under ``auto``.
+
+    Raises:
+        ConfigError: If there is no such format.
+    """
     if name == AUTO:
         return list(FORMATS.values())
     if name not in FORMATS:
@@ -151,22 +203,36 @@ def parse(
     Raises:
         DataError: If no format or more than one fits, or the turns are unusable.
     """
-    fitting = [kind for kind in formats if all(key in row.record for key in kind.keys)]
+    fitting = _fitting(row.record, formats)
     if len(fitting) != 1:
-        wanted = "; or ".join(" and ".join(kind.keys) for kind in formats)
-        raise DataError(
-            f"The row fits {'no' if not fitting else 'more than one'} format; its keys "
-            f"are {', '.join(map(repr, row.record)) or 'none'}.",
-            where=row.where,
-            hint=f"Give it {wanted}."
-            if not fitting
-            else "Drop the keys of one, or name the format with --format.",
-        )
+        raise _misfit(row, formats)
     try:
         return _conversation(fitting[0].parse(row.record), row)
     except ValueError as problem:
         said = str(problem)
         raise DataError(f"{said[:1].upper()}{said[1:]}.", where=row.where) from None
+
+
+def _fitting(record: Mapping[str, Any], formats: Sequence[Format]) -> Sequence[Format]:
+    """The formats whose keys a row has; of several, those where none is null."""
+    found = [kind for kind in formats if kind.fits(record)]
+    if len(found) < 2:
+        return found
+    filled = {key: value for key, value in record.items() if value is not None}
+    return [kind for kind in found if kind.fits(filled)] or found
+
+
+def _misfit(row: Row, formats: Sequence[Format]) -> DataError:
+    keys = ", ".join(shown(key) for key in islice(row.record, MOST_NAMED))
+    wanted = "; or ".join(" and ".join(kind.keys) for kind in formats)
+    fits = "more than one" if _fitting(row.record, formats) else "no"
+    return DataError(
+        f"The row fits {fits} format; its keys are {keys or 'none'}.",
+        where=row.where,
+        hint=f"Give it {wanted}, or rename columns with --map."
+        if fits == "no"
+        else "Drop the keys of one, or name the format with --format.",
+    )
 
 
 def _conversation(parsed: Turns | str, row: Row) -> Conversation:
@@ -178,16 +244,30 @@ def _conversation(parsed: Turns | str, row: Row) -> Conversation:
     return Conversation(
         turns,
         row.where,
-        id=str(row.record.get("id", "")),
+        id="" if (name := row.record.get("id")) is None else str(name),
         tags=_tags(row.record),
         text=text,
         tools=chat.tools(row.record.get("tools")),
+        weight=_weight(row.record),
     )
 
 
+def _weight(record: Mapping[str, Any]) -> float:
+    given = record.get("weight", 1)
+    try:
+        weight = math.nan if isinstance(given, bool) else float(given)
+    except (TypeError, ValueError):
+        weight = math.nan
+    if not 0 < weight < math.inf:
+        raise ValueError(f'"weight" is {given!r}, expected a number above 0')
+    return weight
+
+
 def _tags(record: Mapping[str, Any]) -> tuple[str, ...]:
-    tags = record.get("tags", [])
-    tags = [tags] if isinstance(tags, str) else tags
+    """The tags: a list of names, or one text with commas, as in a cell."""
+    tags = record.get("tags") or []
+    if isinstance(tags, str):
+        tags = [tag for tag in map(str.strip, tags.split(",")) if tag]
     if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
         raise ValueError('"tags" is not a list of names')
     return tuple(tags)

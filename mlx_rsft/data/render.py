@@ -1,120 +1,157 @@
 """From conversations to tokens, with a mask that the template has been held to.
 
-A template that marks what the model writes, with ``{% generation %}``, is believed.
-Any other is asked for prefixes: what it writes up to a turn, asked for a reply, is what
-the model will see when it answers, and must be the beginning of what it writes for the
-whole conversation. Where it is not, the row is refused rather than mis-trained.
+What is learned of a reply is decided in ``masks``, on the text; here it becomes ranges
+of tokens. A range begins where the tokens of the text before it end, so that the model
+is trained on the very tokens it is fed in use: where prompt and reply would share a
+token, they are encoded apart. A row that cannot be is refused rather than mis-trained.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
 
-from mlx_rsft.data.conversation import Conversation, Example, Message
-from mlx_rsft.errors import DataError, ModelError, RsftError, raise_together
+from mlx_rsft.data import masks
+from mlx_rsft.data.conversation import Conversation, Example
+from mlx_rsft.data.encoding import ChatTokenizer, Encoder
+from mlx_rsft.data.masks import Turn
+from mlx_rsft.data.templates import CHOICES, Template
+from mlx_rsft.errors import DataError, ModelError
 
 LAST, ALL, EVERYTHING = "last", "all", "everything"
 Span = tuple[int, int]
 
 
-class ChatTokenizer(Protocol):
-    """The part of mlx-lm's tokenizer wrapper that rendering needs."""
-
-    has_chat_template: bool
-    chat_template: Any
-    eos_token_id: int
-
-    @property
-    def eos_token_ids(self) -> Collection[int]: ...
-
-    def apply_chat_template(
-        self, messages: list[dict[str, Any]], **options: Any
-    ) -> Any: ...
-
-    def encode(self, text: str, *, add_special_tokens: bool) -> list[int]: ...
-
-    def decode(self, token_ids: list[int]) -> str: ...
-
-
-def render_all(
-    conversations: Iterable[Conversation],
-    tokenizer: ChatTokenizer,
-    max_length: int,
-    train_on: str = ALL,
-) -> list[Example]:
-    """Every conversation as an example; all that cannot be are named together.
-
-    Args:
-        conversations: The rows.
-        tokenizer: Of the model that will be trained.
-        max_length: Longest row in tokens.
-        train_on: ``all`` assistant turns, the ``last`` one, or ``everything``.
-
-    Raises:
-        ModelError: If a conversation meets a model without a chat template.
-        DataError: If a row is too long or the template does not fit it.
-    """
-    examples: list[Example] = []
-    problems: list[RsftError] = []
-    for conversation in conversations:
-        try:
-            example = render(conversation, tokenizer, train_on)
-            check_length(example, max_length)
-            examples.append(example)
-        except DataError as problem:
-            problems.append(problem)
-    raise_together(problems)
-    return examples
-
-
-def check_length(example: Example, max_length: int) -> None:
-    """Raise DataError if an example is longer than is allowed."""
-    if len(example.tokens) > max_length:
-        raise DataError(
-            f"The row has {len(example.tokens)} tokens, more than the {max_length} "
-            "allowed.",
-            where=example.where,
-            hint="Raise --max-length, or shorten the row; no answer is ever cut.",
-        )
-
-
 def render(
     conversation: Conversation, tokenizer: ChatTokenizer, train_on: str = ALL
-) -> Example:
+) -> list[Example]:
     """One row as tokens, with the spans that are to be learned.
+
+    Usually one example. A template that rewrites earlier turns when later ones follow
+    gets one for each reply, so that every reply is learned behind what the model will
+    have before it.
 
     Raises:
         ModelError: If the row is a conversation and the model has no chat template.
-        DataError: If the template refuses the conversation, rewrites earlier turns,
-            changes a reply, or does not end it with an end-of-turn token.
+        DataError: If the template refuses the conversation, drops or changes some of
+            it, or does not end a reply with an end-of-turn token.
     """
     if not conversation.messages:
-        return _plain(conversation, tokenizer)
+        return [_plain(conversation, tokenizer)]
     if not tokenizer.has_chat_template:
         raise ModelError(
             "The model has no chat template, so it is unclear how a turn begins and "
             "ends.",
-            hint="Use its instruction-tuned variant, add a chat_template.jinja, or "
-            'write the rows as {"text": ...}.',
+            hint="Use its instruction-tuned variant, name a template with --template "
+            f'({CHOICES}), or write the rows as {{"text": ...}}.',
         )
-    marked = "{% generation" in str(tokenizer.chat_template).replace("{%-", "{%")
-    tokens, spans = (_by_marks if marked else _by_prefixes)(conversation, tokenizer)
-    turns = [m for m in conversation.messages if m.role == "assistant"]
-    kept = [span for span, m in zip(spans, turns, strict=True) if m.trained]
-    start, end = spans[-1]
-    answer = tokenizer.decode(tokens[start : end - 1])
-    if train_on == LAST:
-        kept = kept[-1:]
+    reader = _reader(tokenizer)
+    places = [n for n, m in enumerate(conversation.messages) if m.role == "assistant"]
+    trained = [place for place in places if conversation.messages[place].trained]
+    wanted = {LAST: trained[-1:], ALL: trained, EVERYTHING: places[-1:]}[train_on]
+    ends = tuple(reader.ends.values())
+    found = masks.turns(conversation, wanted, reader.template, ends)
+    examples = [
+        example
+        for group in masks.together(found)
+        for example in reader.examples(group, conversation)
+    ]
     if train_on == EVERYTHING:
-        kept = [(1, len(tokens))]
-    return _example(conversation, tokens, kept, answer)
+        return [_everything(example) for example in examples]
+    return examples
+
+
+class _Reader:
+    """What rendering needs of a tokenizer, made once."""
+
+    def __init__(self, tokenizer: ChatTokenizer) -> None:
+        self.template = Template(tokenizer)
+        self.encoder = Encoder(tokenizer)
+        self.ends = _end_texts(tokenizer)
+        self._tokenizer = tokenizer
+
+    def examples(self, group: Sequence[Turn], row: Conversation) -> list[Example]:
+        """Replies that fit one text: one example, if they fit its tokens too."""
+        encoded = self.encoder.encode(group[-1].text)
+        spans = [(encoded.at(turn.start), encoded.at(turn.end)) for turn in group]
+        clean = [(a, b) for a, b in spans if a is not None and b is not None]
+        if len(clean) == len(group):
+            return [self._example(encoded.tokens, clean, group, row)]
+        if len(group) > 1:
+            return [made for turn in group for made in self.examples([turn], row)]
+        return [self._apart(group[0], row)]
+
+    def _apart(self, turn: Turn, row: Conversation) -> Example:
+        """A reply encoded on its own, which is how it is generated."""
+        before = self.encoder.ids(turn.text[: turn.start])
+        reply = self.encoder.encode(turn.text[turn.start :])
+        end, tokens = reply.at(turn.end - turn.start), [*before, *reply.tokens]
+        whole, said = self.encoder.ids(turn.text), self._tokenizer.decode
+        if end is None or said(tokens) != said(whole):
+            raise DataError(
+                f"Message {turn.place + 1} begins or ends inside a token, so the model "
+                "would be trained on other tokens than it meets in use.",
+                where=row.where,
+                hint="Remove white space at the start of the reply.",
+            )
+        return self._example(tokens, [(len(before), len(before) + end)], [turn], row)
+
+    def _example(
+        self,
+        tokens: Sequence[int],
+        spans: Sequence[Span],
+        group: Sequence[Turn],
+        row: Conversation,
+    ) -> Example:
+        for (start, end), turn in zip(spans, group, strict=True):
+            stops = [n for n in range(start, end) if tokens[n] in self.ends]
+            if stops != [end - 1]:
+                raise DataError(
+                    f"Message {turn.place + 1} has {len(stops)} end-of-turn tokens, "
+                    "expected one, at its end.",
+                    where=row.where,
+                )
+        start, end = spans[-1]
+        answer = self._tokenizer.decode(list(tokens[start : end - 1]))
+        return _example(row, tokens, spans, answer)
+
+
+def _end_texts(tokenizer: ChatTokenizer) -> Mapping[int, str]:
+    """The end-of-turn tokens as text; an id beyond the vocabulary has none."""
+    texts = {token: tokenizer.decode([token]) for token in tokenizer.eos_token_ids}
+    return {token: text for token, text in texts.items() if text}
+
+
+def _reader(tokenizer: ChatTokenizer) -> _Reader:
+    inner: Any = getattr(tokenizer, "_tokenizer", tokenizer)
+    source = inner.chat_template
+    known = source if isinstance(source, str) else repr(source)
+    return _made(tokenizer, known, frozenset(tokenizer.eos_token_ids))
+
+
+@lru_cache(maxsize=4)
+def _made(tokenizer: ChatTokenizer, _source: str, _ends: frozenset[int]) -> _Reader:
+    """A reader for as long as the tokenizer has this template and these ends."""
+    return _Reader(tokenizer)
+
+
+def _everything(example: Example) -> Example:
+    return replace(example, spans=((1, len(example.tokens)),))
 
 
 def _plain(conversation: Conversation, tokenizer: ChatTokenizer) -> Example:
     """A plain text: all of it is learned, and that it ends."""
-    tokens = tokenizer.encode(conversation.text, add_special_tokens=True)
-    if not tokens or tokens[-1] not in tokenizer.eos_token_ids:
+    text, ends = conversation.text, tokenizer.eos_token_ids
+    if text.rstrip().endswith(tuple(_end_texts(tokenizer).values())):
+        text = text.rstrip()
+    tokens = tokenizer.encode(text, add_special_tokens=True)
+    if tokens[:1] == tokens[1:2] == [tokenizer.bos_token_id]:
+        tokens = tokens[1:]
+    while len(tokens) > 1 and tokens[-1] in ends and tokens[-2] in ends:
+        tokens = tokens[:-1]
+    if not tokens or tokens[-1] not in ends:
         tokens = [*tokens, tokenizer.eos_token_id]
     if len(tokens) < 2:
         raise DataError("The text is a single token.", where=conversation.where)
@@ -124,124 +161,6 @@ def _plain(conversation: Conversation, tokenizer: ChatTokenizer) -> Example:
 def _example(
     row: Conversation, tokens: Sequence[int], spans: Sequence[Span], answer: str
 ) -> Example:
-    return Example(tuple(tokens), tuple(spans), row.where, answer, row.id, row.tags)
-
-
-def _by_prefixes(
-    conversation: Conversation, tokenizer: ChatTokenizer
-) -> tuple[list[int], list[Span]]:
-    """Tokens, and the span of every assistant turn, by the template's prefixes."""
-    messages, where = conversation.messages, conversation.where
-    text = _template(conversation, len(messages), tokenizer)
-    tokens = _encode(text, tokenizer)
-    spans: list[Span] = []
-    for place, message in enumerate(messages):
-        if message.role != "assistant":
-            continue
-        asked = _template(conversation, place, tokenizer, reply=True)
-        answered = _template(conversation, place + 1, tokenizer)
-        _check_text(asked, answered, text, message, where)
-        before, after = _encode(asked, tokenizer), _encode(answered, tokenizer)
-        if tokens[: len(before)] != before or tokens[: len(after)] != after:
-            raise DataError(
-                f"Message {place + 1} begins or ends inside a token, so the model would "
-                "be trained on other tokens than it meets in use.",
-                where=where,
-                hint="Remove white space at the start of the reply.",
-            )
-        end = _end_of_turn(tokens, len(before), len(after), tokenizer, where)
-        spans.append((len(before), end))
-    return tokens, spans
-
-
-def _by_marks(
-    conversation: Conversation, tokenizer: ChatTokenizer
-) -> tuple[list[int], list[Span]]:
-    """Tokens, and the span of every assistant turn, by the template's own marks."""
-    inner: Any = getattr(tokenizer, "_tokenizer", tokenizer)
-    found = inner.apply_chat_template(
-        [message.as_template() for message in conversation.messages],
-        tools=list(conversation.tools) or None,
-        tokenize=True,
-        return_dict=True,
-        return_assistant_tokens_mask=True,
-    )
-    tokens, mask = list(found["input_ids"]), [*found["assistant_masks"], 0]
-    edges = [n for n in range(len(mask)) if mask[n] != (mask[n - 1] if n else 0)]
-    spans: list[Span] = []
-    for start, end in zip(edges[::2], edges[1::2], strict=True):
-        # The mark may stop before the end-of-turn token, or after a newline behind it.
-        limit = min(end + 1, len(tokens))
-        stop = _end_of_turn(tokens, start, limit, tokenizer, conversation.where)
-        spans.append((start, stop))
-    turns = sum(message.role == "assistant" for message in conversation.messages)
-    if len(spans) != turns:
-        raise DataError(
-            f"The model's chat template marks {len(spans)} replies in a row that has "
-            f"{turns}.",
-            where=conversation.where,
-        )
-    return tokens, spans
-
-
-def _template(
-    conversation: Conversation,
-    count: int,
-    tokenizer: ChatTokenizer,
-    *,
-    reply: bool = False,
-) -> str:
-    """What the template writes for the first ``count`` turns."""
-    from jinja2 import TemplateError
-
-    options = {"tools": list(conversation.tools)} if conversation.tools else {}
-    try:
-        return tokenizer.apply_chat_template(
-            [message.as_template() for message in conversation.messages[:count]],
-            tokenize=False,
-            add_generation_prompt=reply,
-            **options,
-        )
-    except (TemplateError, IndexError, TypeError) as problem:
-        raise DataError(
-            f"The model's chat template refuses the row: {problem}.",
-            where=conversation.where,
-            hint="Most templates want user and assistant turns to alternate.",
-        ) from None
-
-
-def _encode(text: str, tokenizer: ChatTokenizer) -> list[int]:
-    return tokenizer.encode(text, add_special_tokens=False)
-
-
-def _check_text(
-    asked: str, answered: str, whole: str, message: Message, where: str
-) -> None:
-    if not answered.startswith(asked) or not whole.startswith(answered):
-        raise DataError(
-            "The model's chat template rewrites earlier turns when later ones follow, "
-            "so this row cannot be trained as it will be used.",
-            where=where,
-            hint="Split it into rows with one assistant turn each.",
-        )
-    if message.content.strip() not in answered[len(asked) :]:
-        raise DataError(
-            "The model's chat template changes the text of an assistant reply.",
-            where=where,
-        )
-
-
-def _end_of_turn(
-    tokens: list[int], start: int, limit: int, tokenizer: ChatTokenizer, where: str
-) -> int:
-    """One past the last end-of-turn token between ``start`` and ``limit``."""
-    ends = tokenizer.eos_token_ids
-    for place in range(limit - 1, start - 1, -1):
-        if tokens[place] in ends:
-            return place + 1
-    raise DataError(
-        "The model's chat template ends a reply without an end-of-turn token, so the "
-        "model would never learn to stop.",
-        where=where,
-        hint="Name the token under eos_token_id in generation_config.json.",
+    return Example(
+        tuple(tokens), tuple(spans), row.where, answer, row.id, row.tags, row.weight
     )

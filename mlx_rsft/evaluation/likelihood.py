@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,31 +41,29 @@ def score(
     report: Callable[[int], None] | None = None,
 ) -> list[RowScore]:
     """Score every example, in order; ``report`` is told rows done since the last."""
-    place = {id(example): index for index, example in enumerate(examples)}
     scores: dict[int, RowScore] = {}
-    for group in micro_batches(examples, TOKEN_BUDGET):
+    lengths = [len(example.tokens) for example in examples]
+    for places in micro_batches(lengths, TOKEN_BUDGET):
+        group = [examples[place] for place in places]
         batch = collate(group)
         hidden_ND = split.supervised(batch.tokens_BT, batch.rows_N)
         stats, first = loss.token_stats(split.head, hidden_ND, batch.targets_N)
         hits = np.array(first == batch.targets_N)
-        _hand_out(group, np.array(stats.logp), hits, place, scores)
+        rows = _rows(group, np.array(stats.logp), hits)
+        scores.update(zip(places, rows, strict=True))
         if report:
             report(len(group))
     return [scores[index] for index in range(len(examples))]
 
 
-def _hand_out(
-    group: Sequence[Example],
-    logp: np.ndarray,
-    hits: np.ndarray,
-    place: dict[int, int],
-    scores: dict[int, RowScore],
-) -> None:
+def _rows(
+    group: Sequence[Example], logp: np.ndarray, hits: np.ndarray
+) -> Iterator[RowScore]:
     begin = 0
     for example in group:
         end = begin + example.num_supervised
         start, stop = example.spans[-1]
-        scores[place[id(example)]] = RowScore(
+        yield RowScore(
             nll=float(-logp[begin:end].sum(dtype=np.float64)),
             probability=float(np.exp(logp[begin:end]).sum(dtype=np.float64)),
             tokens=end - begin,

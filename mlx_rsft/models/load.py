@@ -50,6 +50,18 @@ class LoadedModel:
         }
 
 
+TOKENIZER = (
+    *("tokenizer*", "*.jinja", "*vocab*", "merges.txt", "special_tokens_map.json"),
+    *("added_tokens.json", "config.json", "generation_config.json"),
+)
+
+
+def tokenizer_identity(folder: Path) -> dict[str, str]:
+    """Hashes of the files of a model folder that decide how text becomes tokens."""
+    found = sorted({path for kind in TOKENIZER for path in folder.glob(kind)})
+    return {path.name: files.sha256(path) for path in found if path.is_file()}
+
+
 def load(settings: ModelSettings, report: Report | None = None) -> LoadedModel:
     """Find, load and freeze a model.
 

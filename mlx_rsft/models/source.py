@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 
-from mlx_rsft import machine
+from mlx_rsft import hub, machine
 from mlx_rsft.errors import ModelError
 from mlx_rsft.models import demo
 from mlx_rsft.models.download import Report
@@ -35,7 +34,7 @@ def as_folder(source: str, report: Report | None = None) -> Path:
             raise ModelError("There is no such file.", where=source)
         return _converted(path)
     if HUB_ID.fullmatch(source):
-        return _from_hub(source)
+        return hub.folder(source, WANTED, ModelError)
     raise ModelError(
         "This is no folder, .gguf file or Hub id (owner/name).",
         where=source,
@@ -48,36 +47,3 @@ def _converted(file: Path) -> Path:
 
     on_cpu = machine.backend() == "cpu"
     return gguf.as_folder(file, float_type="float32" if on_cpu else "half")
-
-
-def _from_hub(repository: str) -> Path:
-    from huggingface_hub import constants, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    cache = constants.HF_HUB_CACHE
-    try:
-        return Path(snapshot_download(repository, allow_patterns=list(WANTED)))
-    except LocalEntryNotFoundError:
-        offline = constants.HF_HUB_OFFLINE
-        raise ModelError(
-            f"The model is not in the cache folder {cache}, and the Hub "
-            + (
-                "is switched off by HF_HUB_OFFLINE."
-                if offline
-                else "cannot be reached."
-            ),
-            where=repository,
-            hint="Unset HF_HUB_OFFLINE to download it, or pass a local folder."
-            if offline
-            else "Connect once to download it (then HF_HUB_OFFLINE=1 works without "
-            "the network), or pass a local folder.",
-        ) from None
-    except (HfHubHTTPError, OSError) as problem:
-        first = (str(problem).strip() or type(problem).__name__).splitlines()[0]
-        raise ModelError(
-            f"The Hub does not hand the model out: {first}",
-            where=repository,
-            hint="Check the name; for a gated model log in with: hf auth login."
-            if not os.environ.get("HF_TOKEN")
-            else "Check the name and whether HF_TOKEN may read it.",
-        ) from None

@@ -9,29 +9,16 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Generator
-from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 
 from mlx_rsft.errors import ModelError
+from mlx_rsft.models import seam
+from mlx_rsft.models.seam import StandIn, TrunkStates
 
 PROBE_LENGTH = 16
-
-
-class _StandIn:
-    """Returns what it is told instead of running the backbone it stands for."""
-
-    def __init__(self, backbone: nn.Module, answer: Callable[..., mx.array]) -> None:
-        self._backbone = backbone
-        self._answer = answer
-
-    def __call__(self, *args: Any, **kwargs: Any) -> mx.array:
-        return self._answer(*args, **kwargs)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._backbone, name)
 
 
 class SplitModel:
@@ -54,18 +41,38 @@ class SplitModel:
     def backbone(self) -> nn.Module:
         return self._parent[self._name]
 
-    def hidden(self, tokens_BT: mx.array) -> mx.array:
-        """Hidden states after the last norm, (B, T, D)."""
-        return self.backbone(tokens_BT)
+    @property
+    def num_blocks(self) -> int:
+        return len(self.backbone["layers"])
+
+    def hidden(self, tokens_BT: mx.array, trunk: TrunkStates | None = None) -> mx.array:
+        """Hidden states after the last norm, (B, T, D).
+
+        Args:
+            tokens_BT: The batch.
+            trunk: What the frozen blocks made of it; they are then not run again.
+        """
+        if trunk is None:
+            return self.backbone(tokens_BT)
+        return seam.run_above(self.backbone, tokens_BT, trunk)
+
+    def trunk(self, tokens_BT: mx.array, depth: int) -> TrunkStates:
+        """What the first ``depth`` blocks make of a batch; the others are not run."""
+        return TrunkStates(depth, seam.run_below(self.backbone, tokens_BT, depth))
 
     def head(self, hidden_ND: mx.array) -> mx.array:
         """Logits (N, V) of any hidden states (N, D)."""
         with self._standing_in(lambda *_, **__: hidden_ND[None]):
             return self.model(mx.zeros((1, 1), mx.int32))[0]
 
-    def supervised(self, tokens_BT: mx.array, rows_N: mx.array) -> mx.array:
+    def supervised(
+        self,
+        tokens_BT: mx.array,
+        rows_N: mx.array,
+        trunk: TrunkStates | None = None,
+    ) -> mx.array:
         """Hidden states (N, D) at flat positions ``b * T + t``: all the head needs."""
-        hidden_BTD = self.hidden(tokens_BT)
+        hidden_BTD = self.hidden(tokens_BT, trunk)
         return hidden_BTD.reshape(-1, hidden_BTD.shape[-1])[rows_N]
 
     def head_parameters(self) -> dict[str, mx.array]:
@@ -90,7 +97,7 @@ class SplitModel:
     def _standing_in(self, answer: Callable[..., mx.array]) -> Generator[None]:
         backbone = self.backbone
         # Through the dict, so that the place among the parameters stays.
-        self._parent[self._name] = _StandIn(backbone, answer)
+        self._parent[self._name] = StandIn(backbone, answer)
         try:
             yield
         finally:
@@ -98,14 +105,26 @@ class SplitModel:
 
     def _check(self) -> None:
         tokens = mx.arange(PROBE_LENGTH)[None] % 100
-        whole = self.model(tokens)[0]
-        parts = self.head(self.hidden(tokens)[0])
+        with without_dropout(self.model):
+            whole = self.model(tokens)[0]
+            parts = self.head(self.hidden(tokens)[0])
         if not mx.array_equal(whole, parts).item():
             raise ModelError(
                 "The model's logits cannot be computed from its last hidden states "
                 f"(they differ by {mx.abs(whole - parts).max().item():g}).",
                 hint="This architecture is not supported yet.",
             )
+
+
+@contextlib.contextmanager
+def without_dropout(model: nn.Module) -> Generator[None]:
+    """Run the block with the model as it is outside of training."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
 
 
 def _find_backbone(model: nn.Module) -> tuple[nn.Module, str]:

@@ -41,7 +41,7 @@ class References:
             pull.needs_reference for pull in objective.pulls
         )
         self._wants_lagged = LAGGED in objective.needs
-        self._base_logp: dict[int, np.ndarray] = {}
+        self._base_logp: dict[bytes, np.ndarray] = {}
         self._lagged: Any = None
         if self._wants_base:
             _check_adapter(split.model)
@@ -55,15 +55,16 @@ class References:
         """(N,) nats under the base model; computed once per example, then kept."""
         if REFERENCE not in self._objective.needs:
             return None
-        if any(id(example) not in self._base_logp for example in group):
+        keys = [example.key for example in group]
+        if any(key not in self._base_logp for key in keys):
             with held(self._split.model, _without_adapter(self._split.model)):
                 logp = np.array(self._logp(batch))
             begin = 0
-            for example in group:
+            for key, example in zip(keys, group, strict=True):
                 end = begin + example.num_supervised
-                self._base_logp[id(example)] = logp[begin:end]
+                self._base_logp[key] = logp[begin:end]
                 begin = end
-        return mx.array(np.concatenate([self._base_logp[id(e)] for e in group]))
+        return mx.array(np.concatenate([self._base_logp[key] for key in keys]))
 
     def lagged_logp(self, batch: Batch) -> mx.array | None:
         """(N,) nats under the model of the last refresh."""

@@ -83,7 +83,7 @@ class Stepper:
         pieces = self.pieces(examples, strength)
         sums, grads = gradient(self.split, pieces, self._recipe())
         totals = sums.totals()
-        divisor = self._divisor(totals, len(examples))
+        divisor = self._divisor(totals, examples)
         mean = _scaled(grads, 1 / divisor)
         norm = _global_norm(mean)
         applied = math.isfinite(norm) and math.isfinite(totals.objective)
@@ -97,11 +97,11 @@ class Stepper:
 
     def pieces(self, examples: Sequence[Example], strength: float) -> list[Piece]:
         """The micro-batches of a step, with weights where those need the whole step."""
-        place = {id(example): index for index, example in enumerate(examples)}
         pieces: list[Piece] = []
-        for group in micro_batches(examples, self.token_budget):
+        lengths = [len(example.tokens) for example in examples]
+        for rows in micro_batches(lengths, self.token_budget):
+            group = [examples[row] for row in rows]
             batch = collate(group)
-            rows = [place[id(example)] for example in group]
             known = self._known(group, batch, rows, len(examples), strength)
             pieces.append(Piece(batch, known, self.references.base_hidden(batch)))
         return self._weighed(pieces) if STEP in self.objective.needs else pieces
@@ -117,11 +117,13 @@ class Stepper:
         composition = self.objective.composition
         counts = np.array([example.num_supervised for example in group])
         row_tokens = np.repeat(counts, counts).astype(np.float32)
-        by_row = composition.normalise == "sequence"
+        scale = np.repeat([example.weight for example in group], counts)
+        if composition.normalise == "sequence":
+            scale = scale / row_tokens
         return Known(
             row=mx.array(np.repeat(rows, counts).astype(np.int32)),
             row_tokens=mx.array(row_tokens),
-            scale=mx.array(1 / row_tokens) if by_row else None,
+            scale=mx.array(scale.astype(np.float32)),
             plain=self._plain(group, counts),
             reference_logp=self.references.base_logp(group, batch),
             lagged_logp=self.references.lagged_logp(batch),
@@ -169,11 +171,11 @@ class Stepper:
             return Recipe(fixed_weight, (), objective.pulls)
         return Recipe(objective.weight, objective.head_facts, objective.pulls)
 
-    def _divisor(self, totals: Totals, num_rows: int) -> float:
+    def _divisor(self, totals: Totals, examples: Sequence[Example]) -> float:
         chosen = {
-            "token": totals.tokens,
+            "token": sum(row.weight * row.num_supervised for row in examples),
             "weight": totals.weight,
-            "sequence": float(num_rows),
+            "sequence": sum(row.weight for row in examples),
         }[self.objective.composition.normalise]
         return chosen if chosen > 0 else 1.0
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+import json
+from collections import Counter
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 
-from mlx_rsft import files
+from mlx_rsft import files, manifest
 from mlx_rsft.config import Resolved
-from mlx_rsft.data import formats, render, source
-from mlx_rsft.data.conversation import Conversation, Example
+from mlx_rsft.data import formats, rendered, source, templates
+from mlx_rsft.data.conversation import Example
+from mlx_rsft.data.examples import Shape, examples
+from mlx_rsft.data.rendered import Rendered
 from mlx_rsft.errors import ConfigError
 from mlx_rsft.models import adapters, load
 from mlx_rsft.models.download import Report
@@ -33,22 +37,18 @@ INITIAL_ADAPTER = 0x5EED
 
 @dataclass(frozen=True, slots=True)
 class Splits:
-    """Conversations by split name, and the files they came from."""
+    """Rows as tokens by split name, and the files they came from with their hashes."""
 
-    rows: Mapping[str, Sequence[Conversation]]
-    paths: Mapping[str, Path]
+    rows: Mapping[str, Sequence[Example]]
+    files: Mapping[str, Mapping[str, str]]
 
     def as_record(self, source_name: str) -> dict[str, Any]:
         """The data's identity for the manifest."""
         return {
             "source": source_name,
             "splits": {
-                name: {
-                    "path": str(path),
-                    "rows": len(self.rows[name]),
-                    "sha256": files.sha256(path),
-                }
-                for name, path in self.paths.items()
+                name: {"rows": len(rows), "sha256": dict(self.files[name])}
+                for name, rows in self.rows.items()
             },
         }
 
@@ -93,17 +93,20 @@ def check_length_settings(resolved: Resolved) -> None:
         )
 
 
-def training_splits(config: Config) -> Splits:
+def training_splits(config: Config, loaded: LoadedModel, reporter: Reporter) -> Splits:
     """The rows to train on, as split ``train``, and ``valid`` where there is one."""
     place = Path(config.data.source).expanduser()
-    paths = {source.TRAIN: source.training_file(place)}
-    valid = source.find_splits(place).get(source.VALID)
+    found = source.find_splits(place)
+    paths = {source.TRAIN: source.training_files(found, place)}
+    valid = found.get(source.VALID)
     if place.is_dir() and valid is not None:
         paths[source.VALID] = valid
-    return _read(paths, config)
+    return _splits(paths, config, loaded, reporter)
 
 
-def evaluation_splits(config: Config) -> Splits:
+def evaluation_splits(
+    config: Config, loaded: LoadedModel, reporter: Reporter
+) -> Splits:
     """The named splits; with no name every test split, or all if there is none."""
     place = Path(config.data.source).expanduser()
     found = source.find_splits(place)
@@ -111,7 +114,7 @@ def evaluation_splits(config: Config) -> Splits:
         name for name in found if name not in (source.TRAIN, source.VALID)
     ]
     chosen = {name: source.pick(found, name, place) for name in names or found}
-    return _read(chosen, config)
+    return _splits(chosen, config, loaded, reporter)
 
 
 def reading(config: Config) -> tuple[str, dict[str, str], str]:
@@ -120,27 +123,91 @@ def reading(config: Config) -> tuple[str, dict[str, str], str]:
     return data.format, source.parse_columns(data.map), data.encoding
 
 
-def _read(paths: Mapping[str, Path], config: Config) -> Splits:
-    rows = {
-        name: formats.read_conversations(path, *reading(config))
-        for name, path in paths.items()
+def shape(config: Config, tokenizer: Any) -> Shape:
+    """What examples are to be like."""
+    data = config.data
+    return Shape(tokenizer, data.train_on, data.max_length, data.overlong)
+
+
+def _splits(
+    paths: Mapping[str, Sequence[Path]],
+    config: Config,
+    loaded: LoadedModel,
+    reporter: Reporter,
+) -> Splits:
+    hashes = {
+        name: {str(path): files.sha256(path) for path in split}
+        for name, split in paths.items()
     }
-    return Splits(rows, paths)
+    rows = {
+        name: _rendered(name, split, hashes[name], config, loaded, reporter)
+        for name, split in paths.items()
+    }
+    return Splits(rows, hashes)
+
+
+def _rendered(
+    name: str,
+    paths: Sequence[Path],
+    hashes: Mapping[str, str],
+    config: Config,
+    loaded: LoadedModel,
+    reporter: Reporter,
+) -> Rendered:
+    """One split as tokens, rendered now unless it was before."""
+    wanted = shape(config, loaded.tokenizer)
+
+    def make(outcome: Counter[str]) -> Iterator[Example]:
+        found = formats.split_conversations(paths, *reading(config))
+        with reporter.task(f"render {name}", 0) as advance:
+            done = 0
+
+            def report(rows: int) -> None:
+                nonlocal done
+                done += rows
+                advance(rows, f"{done:,} rows")
+
+            yield from examples(found, wanted, outcome, report)
+
+    made = rendered.cached(_key(hashes, config, loaded), make)
+    for word, count in made.outcome.items():
+        reporter.note(
+            f"{name}: {count} rows longer than {wanted.max_length} tokens {word}."
+        )
+    return made
+
+
+def _key(hashes: Mapping[str, str], config: Config, loaded: LoadedModel) -> str:
+    """A hash of everything that decides how a split looks as tokens."""
+    return manifest.text_sha256(
+        json.dumps(
+            [
+                manifest.versions(),
+                load.tokenizer_identity(loaded.path),
+                str(loaded.tokenizer.chat_template),  # what a file named may change
+                asdict(config.data) | {"source": ""},
+                dict(hashes),
+            ]
+        )
+    )
 
 
 def model(config: Config, reporter: Reporter) -> LoadedModel:
-    """The base model; says what was corrected while loading."""
+    """The base model with the chosen template; says what was corrected on the way."""
     with _loading(config, reporter) as report:
         loaded = load.load(config.model, report)
+    templates.choose(loaded.tokenizer, config.data.template)
     for note in loaded.notes:
         reporter.note(note)
     return loaded
 
 
 def tokenizer(config: Config, reporter: Reporter) -> Any:
-    """The base model's tokenizer alone."""
+    """The base model's tokenizer alone, with the chosen template."""
     with _loading(config, reporter) as report:
-        return load.tokenizer(config.model, report)
+        found = load.tokenizer(config.model, report)
+    templates.choose(found, config.data.template)
+    return found
 
 
 @contextmanager
@@ -151,18 +218,6 @@ def _loading(config: Config, reporter: Reporter) -> Generator[Report]:
             advance(0, f"fetching, {done / 1e6:.0f} of {total / 1e6:.0f} MB")
 
         yield report
-
-
-def examples(
-    splits: Splits, loaded: LoadedModel, config: Config
-) -> dict[str, list[Example]]:
-    """Every split as tokens."""
-    return {
-        name: render.render_all(
-            rows, loaded.tokenizer, config.data.max_length, config.data.train_on
-        )
-        for name, rows in splits.rows.items()
-    }
 
 
 def fresh_adapter(loaded: LoadedModel, config: Config) -> dict[str, Any]:

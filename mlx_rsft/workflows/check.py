@@ -2,92 +2,128 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from array import array
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mlx_rsft import config as configuration
+from mlx_rsft import files
 from mlx_rsft.config import Resolved
 from mlx_rsft.data import check as checks
 from mlx_rsft.data import formats, render, source
-from mlx_rsft.data.check import Finding
-from mlx_rsft.data.conversation import Conversation
-from mlx_rsft.data.render import ChatTokenizer
+from mlx_rsft.data.check import Finding, Watch
+from mlx_rsft.data.conversation import Conversation, Example
+from mlx_rsft.data.examples import Shape
 from mlx_rsft.errors import ConfigError, DataError
-from mlx_rsft.settings import Config
+from mlx_rsft.report.tokens import tokens_page
 from mlx_rsft.workflows import assemble
 from mlx_rsft.workflows.reporter import Reporter
+
+
+@dataclass(frozen=True, slots=True)
+class Lengths:
+    """Lengths of some rows in tokens, and how many of those are trained."""
+
+    tokens: array[int] = field(default_factory=lambda: array("i"))
+    supervised: array[int] = field(default_factory=lambda: array("i"))
+
+    def add(self, examples: Iterable[Example]) -> None:
+        """Count the examples of one row."""
+        for example in examples:
+            self.tokens.append(len(example.tokens))
+            self.supervised.append(example.num_supervised)
+
+    def as_record(self) -> dict[str, int]:
+        """Sums and the usual and largest length; only zeros if there is no row."""
+        tokens = np.array(self.tokens if self.tokens else [0])
+        return {
+            "tokens": int(tokens.sum()),
+            "supervised": sum(self.supervised),
+            "median": int(np.median(tokens)),
+            "longest": int(tokens.max()),
+        }
 
 
 def check(resolved: Resolved, place: Path, reporter: Reporter) -> dict[str, Any]:
     """Every problem of a data file or folder.
 
     With a model in the settings, rows are also held to its chat template and to the
-    longest length allowed.
+    longest length allowed, and tokens are counted per split and tag.
 
     Returns:
         ``{"splits", "findings", "counts", "hurts"}``.
     """
     config = resolved.config
-    given = bool(config.model.source)
-    tokenizer = assemble.tokenizer(config, reporter) if given else None
+    shape: Shape | None = None
+    if config.model.source:
+        shape = assemble.shape(config, assemble.tokenizer(config, reporter))
+    splits = source.find_splits(place.expanduser())
     found: list[Finding] = []
-    rows: dict[str, list[Conversation]] = {}
-    splits: dict[str, dict[str, Any]] = {}
-    for name, path in source.find_splits(place.expanduser()).items():
-        rows[name] = _parsed(path, config, found)
-        splits[name] = {"rows": len(rows[name])}
-        if tokenizer:
-            splits[name] |= _tokens(rows[name], tokenizer, config, found)
-    found += checks.findings(rows)
+    described: dict[str, dict[str, Any]] = {}
+    train: Watch | None = None
+    for name in sorted(splits, key=lambda name: name != source.TRAIN):
+        watch = Watch(train)
+        rows = formats.split_conversations(splits[name], *assemble.reading(config))
+        with reporter.task(f"check {name}", 0) as advance:
+            look = _Look(watch, shape, found, advance)
+            described[name] = look.over(rows)
+        train = watch if name == source.TRAIN else train
     return {
-        "splits": splits,
+        "splits": described,
         "findings": [asdict(finding) for finding in found],
         "counts": checks.counts(found),
         "hurts": any(finding.hurts for finding in found),
     }
 
 
-def _parsed(path: Path, config: Config, found: list[Finding]) -> list[Conversation]:
-    good: list[Conversation] = []
-    for row in formats.conversations(path, *assemble.reading(config)):
-        if isinstance(row, DataError):
-            found.append(checks.from_error("malformed", row))
-        else:
-            good.append(row)
-    return good
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """One pass over a split; adds to ``found``."""
 
+    watch: Watch
+    shape: Shape | None
+    found: list[Finding]
+    advance: Any
 
-def _tokens(
-    rows: list[Conversation],
-    tokenizer: ChatTokenizer,
-    config: Config,
-    found: list[Finding],
-) -> dict[str, Any]:
-    """Token counts of the rows that fit the model; the others become findings."""
-    lengths: list[int] = []
-    supervised = 0
-    for row in rows:
-        kind = "template"
+    def over(self, rows: Iterable[Conversation | DataError]) -> dict[str, Any]:
+        """What the split is like."""
+        lengths, by_tag = Lengths(), dict[str, Lengths]()
+        outcome, num_rows, num_by_tag = Counter[str](), 0, Counter[str]()
+        for number, row in enumerate(rows, start=1):
+            self.advance(1, f"{number:,} rows")
+            if isinstance(row, DataError):
+                self.found.append(checks.from_error("malformed", row))
+                continue
+            num_rows += 1
+            num_by_tag.update(row.tags)
+            self.found.extend(self.watch.look(row))
+            examples = self._examples(row, outcome)
+            lengths.add(examples)
+            for tag in row.tags:
+                by_tag.setdefault(tag, Lengths()).add(examples)
+        told: dict[str, Any] = {"rows": num_rows, **outcome}
+        told |= lengths.as_record() if self.shape else {}
+        if by_tag:
+            told["tags"] = {
+                tag: {"rows": num_by_tag[tag]}
+                | (by_tag[tag].as_record() if self.shape else {})
+                for tag in sorted(by_tag)
+            }
+        return told
+
+    def _examples(self, row: Conversation, outcome: Counter[str]) -> list[Example]:
+        if self.shape is None:
+            return []
         try:
-            example = render.render(row, tokenizer, config.data.train_on)
-            kind = "too long"
-            render.check_length(example, config.data.max_length)
+            return self.shape.examples(row, outcome)
         except DataError as problem:
-            found.append(checks.from_error(kind, problem))
-            continue
-        lengths.append(len(example.tokens))
-        supervised += example.num_supervised
-    if not lengths:
-        return {"tokens": 0, "supervised": 0}
-    return {
-        "tokens": sum(lengths),
-        "supervised": supervised,
-        "median": int(np.median(lengths)),
-        "longest": max(lengths),
-    }
+            self.found.append(checks.from_error("template", problem))
+            return []
 
 
 def show(
@@ -102,7 +138,8 @@ def show(
         reporter: Told what is loaded.
 
     Returns:
-        ``{"where", "tokens": [{"id", "text", "trained"}]}``.
+        ``{"where", "examples": [{"tokens": [{"id", "text", "trained", "special"}]}]}``;
+        usually one example, more where the template rewrites earlier turns.
     """
     config = resolved.config
     configuration.require(config, "model.source")
@@ -112,14 +149,37 @@ def show(
     if row > len(rows):
         raise ConfigError(f"The file has {len(rows)} rows.", where=f"--row {row}")
     tokenizer = assemble.tokenizer(config, reporter)
-    example = render.render(rows[row - 1], tokenizer, config.data.train_on)
+    examples = render.render(rows[row - 1], tokenizer, config.data.train_on)
+    return {
+        "where": rows[row - 1].where,
+        "examples": [{"tokens": _tokens(found, tokenizer)} for found in examples],
+    }
+
+
+def _tokens(example: Example, tokenizer: Any) -> list[dict[str, Any]]:
+    special = frozenset(tokenizer.all_special_ids) | frozenset(tokenizer.eos_token_ids)
     trained = {place for start, end in example.spans for place in range(start, end)}
-    tokens = [
+    return [
         {
             "id": token,
             "text": tokenizer.decode([token]),
             "trained": place in trained,
+            "special": token in special,
         }
         for place, token in enumerate(example.tokens)
     ]
-    return {"where": example.where, "tokens": tokens}
+
+
+def save_page(shown: Mapping[str, Any], path: Path, *, ids: bool) -> None:
+    """Write what ``show`` found as one HTML file.
+
+    Raises:
+        ConfigError: If it cannot be written there.
+    """
+    try:
+        files.write_text(path, tokens_page(shown, ids=ids))
+    except OSError as problem:
+        raise ConfigError(
+            f"The page cannot be written ({problem.strerror or problem}).",
+            where=str(path),
+        ) from None

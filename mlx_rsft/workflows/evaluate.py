@@ -27,12 +27,11 @@ def evaluate(
     config = resolved.config
     configuration.require(config, "model.source", "data.source")
     metrics = evaluation.choose(config.evaluation.metrics)
-    splits = assemble.evaluation_splits(config)
     loaded = assemble.model(config, reporter)
-    examples = assemble.examples(splits, loaded, config)
+    splits = assemble.evaluation_splits(config, loaded, reporter)
     split = assemble.adapted(loaded, adapter)
     measured: dict[str, SplitRecord] = {}
-    for name, rows in examples.items():
+    for name, rows in splits.rows.items():
         with reporter.task(f"evaluate {name}", len(rows)) as advance:
             measured[name] = evaluation.measure(
                 split,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mlx_rsft import config as configuration
 from mlx_rsft.config import Resolved
+from mlx_rsft.data import templates
 from mlx_rsft.errors import ConfigError
 from mlx_rsft.evaluation import generate as generation
 from mlx_rsft.workflows import assemble
@@ -20,11 +21,13 @@ def generate(
     reporter: Reporter,
     *,
     temperature: float = 0.0,
+    thinking: bool = False,
 ) -> Iterator[str]:
     """The answer to a prompt, in pieces as they come.
 
     The prompt is one user turn where the model has a chat template, plain text to be
-    continued where it has none.
+    continued where it has none. ``thinking`` is the position of the template's switch;
+    off is what replies without reasoning are trained behind.
 
     Raises:
         RsftError: Whatever is wrong with settings, model or adapter.
@@ -37,8 +40,11 @@ def generate(
     model = assemble.adapted(loaded, adapter).model
     tokenizer = loaded.tokenizer
     if tokenizer.has_chat_template:
-        turns = [{"role": "user", "content": prompt}]
-        tokens = tokenizer.apply_chat_template(turns, add_generation_prompt=True)
+        tokens = templates.prompt(tokenizer, prompt, thinking=thinking)
+        if not thinking and templates.Template(tokenizer).switches:
+            reporter.note("the model is told not to think; --thinking lets it")
+    elif thinking:
+        raise ConfigError("The model has no chat template.", where="--thinking")
     else:
         tokens = tokenizer.encode(prompt)
     return generation.stream(

@@ -61,14 +61,14 @@ def probe(
 
 
 def _sample(examples: Sequence[Example], seed: int) -> list[Example]:
-    order = np.random.default_rng(seed).permutation(len(examples))
-    shuffled = [examples[index] for index in order]
-    tags = {tag for example in examples for tag in example.tags}
-    chosen = {id(example): example for example in shuffled[:ROWS]}
-    for tag in sorted(tags):
-        of_tag = [example for example in shuffled if tag in example.tags]
-        chosen |= {id(example): example for example in of_tag[:ROWS]}
-    return list(chosen.values())
+    order = np.random.default_rng(seed).permutation(len(examples)).tolist()
+    by_tag: dict[str, list[int]] = {}
+    for place in order:
+        for tag in examples[place].tags:
+            by_tag.setdefault(tag, []).append(place)
+    first = [order, *(by_tag[tag] for tag in sorted(by_tag))]
+    chosen = dict.fromkeys(place for places in first for place in places[:ROWS])
+    return [examples[place] for place in chosen]
 
 
 def _prior(scores: Sequence[RowScore]) -> Prior:

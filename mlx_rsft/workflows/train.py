@@ -39,17 +39,16 @@ class Job:
     loaded: LoadedModel
     split: SplitModel
     adapter_config: Mapping[str, Any]
-    examples: Mapping[str, Sequence[Example]]
     probe: Probe | None = None
 
     @property
     def num_steps(self) -> int:
         config = self.resolved.config
-        return loop.num_steps(config.training, len(self.examples[TRAIN]))
+        return loop.num_steps(config.training, len(self.splits.rows[TRAIN]))
 
     def summary(self) -> dict[str, Any]:
         """What the run will do, in numbers."""
-        rows = self.examples[TRAIN]
+        rows = self.splits.rows[TRAIN]
         return {
             "model": self.loaded.source,
             "objective": str(self.objective),
@@ -75,17 +74,17 @@ def prepare(resolved: Resolved, run_dir: Path, reporter: Reporter) -> Job:
     table = {"name": "sft"} if auto else config.objective
     named, objective = assemble.with_objective(resolved, table)
     rundir.check_free(run_dir)
-    splits = assemble.training_splits(config)
     loaded = assemble.model(config, reporter)
-    examples = assemble.examples(splits, loaded, config)
+    splits = assemble.training_splits(config, loaded, reporter)
+    rows = splits.rows[TRAIN]
     split = SplitModel(loaded.model)
-    found = probe(split, examples[TRAIN], config.seed, reporter) if auto else None
+    found = probe(split, rows, config.seed, reporter) if auto else None
     if found:
         table = {"name": found.choice.objective}
         named, objective = assemble.with_objective(resolved, table)
-    _check_tags(objective, examples[TRAIN])
+    _check_tags(objective, rows)
     adapter_config = assemble.fresh_adapter(loaded, config)
-    return Job(named, objective, splits, loaded, split, adapter_config, examples, found)
+    return Job(named, objective, splits, loaded, split, adapter_config, found)
 
 
 def _check_tags(objective: Objective, rows: Sequence[Example]) -> None:
@@ -154,7 +153,7 @@ def _steps(job: Job, run: RunDir, reporter: Reporter) -> Outcome:
 
         return loop.run(
             assemble.stepper(job.split, job.objective, job.loaded, config),
-            job.examples[TRAIN],
+            job.splits.rows[TRAIN],
             config.training,
             config.optimizer,
             seed=config.seed,
@@ -163,7 +162,7 @@ def _steps(job: Job, run: RunDir, reporter: Reporter) -> Outcome:
 
 
 def _validate(job: Job, run: RunDir, step: int, reporter: Reporter) -> None:
-    rows = job.examples.get(VALID)
+    rows = job.splits.rows.get(VALID)
     if not rows:
         return
     job.loaded.model.eval()

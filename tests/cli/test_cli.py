@@ -15,6 +15,7 @@ EVERY_HELP = [
     *[[name] for name in COMMANDS],
     ["data", "check"],
     ["data", "show"],
+    ["data", "split"],
     ["data", "demo"],
     ["objectives", "show"],
 ]
@@ -313,11 +314,17 @@ def test_data_show_marks_what_is_trained(tmp_path, tiny_folder):
     file.write_text('{"prompt": "hi", "completion": "ok"}\n')
     flags = ["data", "show", file, "--model", tiny_folder]
     shown = json.loads(_run(*flags, "--json").stdout)
-    trained = "".join(t["text"] for t in shown["tokens"] if t["trained"])
+    (example,) = shown["examples"]
+    trained = "".join(t["text"] for t in example["tokens"] if t["trained"])
     assert trained == "ok<|end|>"
     assert shown["where"] == f"{file}:1"
     assert "[o][k][<|end|>]" in _run(*flags).stdout
     assert "[o(" in _run(*flags, "--ids").stdout
+    page = tmp_path / "row.html"
+    ran = _run(*flags, "--html", page, "--template", "plain", "--json")
+    texts = [t["text"] for t in json.loads(ran.stdout)["examples"][0]["tokens"]]
+    assert "".join(texts) == "hi\n\nok<|end|>"
+    assert '<span class="on special"' in page.read_text()
     beyond = _run(*flags, "--row", 2)
     assert beyond.returncode == 2
     assert "1 rows" in beyond.stderr

@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 
@@ -28,19 +30,37 @@ def test_order_is_a_function_of_seed_and_epoch():
     assert batching.window(0, 100, 50, seed=2) != first
 
 
+def _cost(lengths, groups):
+    widths = [batching.padded_width(max(lengths[n] for n in group)) for group in groups]
+    tokens = sum(len(g) * w for g, w in zip(groups, widths, strict=True))
+    return tokens + batching.GROUP_TOKENS * len(groups)
+
+
 def test_micro_batches_keep_every_row_and_the_budget():
-    rng = np.random.default_rng(0)
-    examples = [_example(int(n)) for n in rng.integers(4, 120, 40)]
-    groups = batching.micro_batches(examples, 512)
-    assert sorted(map(id, examples)) == sorted(id(e) for g in groups for e in g)
+    lengths = np.random.default_rng(0).integers(4, 120, 40).tolist()
+    groups = batching.micro_batches(lengths, 512)
+    assert sorted(n for group in groups for n in group) == list(range(40))
     for group in groups:
-        width = batching.padded_width(max(len(e.tokens) for e in group))
+        width = batching.padded_width(max(lengths[n] for n in group))
         assert len(group) * width <= 512
 
 
+def test_no_way_to_cut_the_sorted_rows_is_cheaper():
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        lengths = sorted(rng.integers(4, 90, 9).tolist(), reverse=True)
+        found = _cost(lengths, batching.micro_batches(lengths, 256))
+        for cuts in range(2**8):
+            edges = [0, *(n + 1 for n in range(8) if cuts >> n & 1), 9]
+            groups = [list(range(a, b)) for a, b in itertools.pairwise(edges)]
+            full = [len(g) * batching.padded_width(lengths[g[0]]) for g in groups]
+            if max(full) <= 256:
+                assert found <= _cost(lengths, groups)
+
+
 def test_a_row_beyond_the_budget_is_computed_alone_not_dropped():
-    groups = batching.micro_batches([_example(100), _example(10)], 32)
-    assert [len(group) for group in groups] == [1, 1]
+    groups = batching.micro_batches([10, 100], 32)
+    assert groups == [[1], [0]]
 
 
 def test_positions_predict_exactly_the_supervised_tokens():
@@ -73,4 +93,8 @@ def test_no_pad_token_is_ever_supervised():
 def test_widths_are_few_and_never_too_small_for_the_attention_gradient():
     assert batching.padded_width(3) == 16
     assert batching.padded_width(17) == 24
-    assert {batching.padded_width(n) % 8 for n in range(1, 200)} == {0}
+    widths = {batching.padded_width(n) for n in range(1, 8193)}
+    assert {width % 8 for width in widths} == {0}
+    assert len(widths) < 120
+    for n in range(64, 8193):
+        assert n <= batching.padded_width(n) <= n * 9 / 8

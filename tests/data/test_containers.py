@@ -48,6 +48,10 @@ def _parquet(path, rows):
         ("a.tsv", _table(ROWS, "\t", "\n").encode()),
         ("a.csv.gz", gzip.compress(_table(ROWS, ";").encode())),
         ("a.jsonl", _lines(ROWS).encode("utf-16")),
+        ("a.ndjson", _lines(ROWS).encode("utf-16-le")),
+        ("a.json", _lines(ROWS).encode()),
+        ("a.jsonl", json.dumps(ROWS, indent=2).encode("utf-32")),
+        ("a.txt", _lines(ROWS).encode()),
     ],
 )
 def test_every_container_gives_the_same_rows(tmp_path, name, content):
@@ -62,7 +66,16 @@ def test_parquet_gives_the_same_rows(tmp_path):
 
 
 def test_every_container_is_exercised_here():
-    assert set(containers.CONTAINERS) == {".jsonl", ".json", ".csv", ".tsv", ".parquet"}
+    exercised = {
+        ".jsonl",
+        ".ndjson",
+        ".json",
+        ".csv",
+        ".tsv",
+        ".parquet",
+        *containers.TEXTS,
+    }
+    assert set(containers.CONTAINERS) == exercised
 
 
 def test_a_named_encoding_is_used(tmp_path):
@@ -70,8 +83,10 @@ def test_a_named_encoding_is_used(tmp_path):
     rows = [{"prompt": "部品", "completion": "交換"}]
     path.write_bytes(_table(rows, ",").encode("shift_jis"))
     assert _records(path, encoding="shift_jis") == rows
-    with pytest.raises(DataError, match=r"not UTF-8[\s\S]*--encoding"):
-        list(source.read(path))
+    (broken,) = source.read(path)
+    assert "Not valid UTF-8" in str(broken)
+    assert "'部品" in str(broken)
+    assert "--encoding cp932" in str(broken)
     with pytest.raises(ConfigError, match="no encoding 'klingon'"):
         list(source.read(path, encoding="klingon"))
 
@@ -81,11 +96,24 @@ def test_columns_go_by_the_names_the_user_gives(tmp_path):
     path.write_text("question;answer\nq;a\n")
     columns = source.parse_columns(["question=prompt", "answer=completion"])
     assert _records(path, columns=columns) == [{"prompt": "q", "completion": "a"}]
-    (row,) = source.read(path, {"questio": "prompt"})
-    assert isinstance(row, DataError)
-    assert "Did you mean 'question'" in str(row)
-    with pytest.raises(ConfigError, match="renames nothing"):
-        source.parse_columns(["question"])
+    path.write_text("question;answer\nq;a\nq;a\n")
+    with pytest.raises(DataError, match=r"no column 'questio'.*mean 'question'"):
+        list(source.read(path, {"questio": "prompt"}))
+    with pytest.raises(DataError, match="a column 'answer' already"):
+        list(source.read(path, {"question": "answer"}))
+    swapped = source.read(path, {"question": "answer", "answer": "question"})
+    assert [dict(row.record) for row in swapped] == [
+        {"answer": "q", "question": "a"}
+    ] * 2
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [(["question"], "nothing"), (["a=b", "a=c"], "second"), (["a=c", "b=c"], "second")],
+)
+def test_a_renaming_that_is_none_is_refused(given, said):
+    with pytest.raises(ConfigError, match=said):
+        source.parse_columns(given)
 
 
 def test_a_quoted_cell_may_hold_separators_and_line_breaks(tmp_path):
@@ -109,7 +137,7 @@ def test_a_row_of_a_table_with_too_few_cells_is_named_and_the_others_are_read(tm
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("a.json", b'{"prompt": "q"}', "JSON array"),
+        ("a.json", b'{\n"prompt": "q"}', r"a\.json:1.*JSON array"),
         ("a.json", b'[{"a": 1},\n{"a": }]', "a.json:2"),
         ("a.json", b"[]", "no rows"),
         ("a.json", b"[" * 100_000, "Nested|Not valid"),
@@ -120,7 +148,7 @@ def test_a_row_of_a_table_with_too_few_cells_is_named_and_the_others_are_read(tm
         ("a.jsonl.gz", b"not gzip at all", "cannot be read"),
         ("a.jsonl.gz", gzip.compress(b'{"a": 1}\n' * 999)[:40], "cannot be read"),
         ("a.parquet", b"PAR1 but no more", "Parquet"),
-        ("a.jsonl", b'{"a": "\xff\xfe"}', "not UTF-8"),
+        ("a.jsonl", b'{"a": "\xff\xfe"}', "Not valid UTF-8"),
         ("a.jsonl", b'\xff\xfe{"a": 1}', "Not valid JSON"),
     ],
 )

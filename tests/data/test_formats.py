@@ -43,7 +43,7 @@ def test_id_and_tags_travel_with_the_row():
         ({"messages": [USER, REPLY, USER]}, "last message is from"),
         ({"messages": [USER, {"role": "assistant", "content": "  "}]}, "empty"),
         ({"prompt": "q", "completion": ""}, "empty"),
-        ({"prompt": 1, "completion": "a"}, "neither text"),
+        ({"prompt": {}, "completion": "a"}, "not text"),
         ({"messages": [USER, REPLY], "tags": [1]}, "tags"),
     ],
 )
@@ -109,6 +109,19 @@ def _said(row):
 )
 def test_every_way_to_write_turns_is_understood(record, wanted):
     assert _said(_parse(record)) == wanted
+
+
+def test_tags_in_a_cell_stand_between_commas():
+    row = _parse({"text": "t", "tags": " old, noisy,,", "id": None})
+    assert (row.tags, row.id) == (("old", "noisy"), "")
+
+
+def test_a_table_whose_columns_fit_no_format_is_one_error(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("question,answer\n" + "q,a\n" * 99)
+    (problem,) = formats.conversations(path)
+    assert "'question', 'answer'" in str(problem)
+    assert "--map" in str(problem)
 
 
 def test_every_format_can_be_named_in_the_settings():
@@ -195,7 +208,8 @@ def test_a_reply_of_weight_0_is_context_and_not_learned():
         ({"conversations": [{"from": "alien", "value": "x"}]}, "'alien'"),
         ({"conversations": [{"from": "human"}]}, "no text"),
         ({"conversations": []}, "not a list"),
-        ({"instruction": "q", "output": 3}, "not text"),
+        ({"instruction": "q", "output": True}, "not text"),
+        ({"instruction": "q", "output": 1e30}, "not text"),
         ({"messages": [{"role": ["user"], "content": "x"}]}, "role"),
     ],
 )
@@ -221,3 +235,9 @@ def test_every_bad_row_of_a_file_is_named_at_once(tmp_path):
     path.write_text(f'{good}\n{{"x\n{good}\n{{"messages": []}}\n')
     with pytest.raises(DataError, match=r"2 problems[\s\S]*jsonl:2[\s\S]*jsonl:4"):
         formats.read_conversations(path)
+
+
+@pytest.mark.parametrize("key", ["reasoning_content", "reasoning", "thinking"])
+def test_the_thinking_of_a_reply_is_kept_whatever_it_is_called(key):
+    row = _parse({"messages": [USER, {**REPLY, key: "hm"}]})
+    assert row.messages[1].extra == {"reasoning_content": "hm"}

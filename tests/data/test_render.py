@@ -32,7 +32,12 @@ def _templated(template):
 
 
 def _render(messages, tokenizer):
-    return render.render(Conversation(tuple(messages), "f:3"), tokenizer)
+    return _one(render.render(Conversation(tuple(messages), "f:3"), tokenizer))
+
+
+def _one(examples):
+    (example,) = examples
+    return example
 
 
 def _supervised(example, tokenizer):
@@ -58,23 +63,49 @@ def test_the_prompt_is_what_stock_generation_would_feed(tokenizer):
     assert list(example.prompt) == fed
 
 
-def test_a_template_that_rewrites_history_is_refused():
+THINKS = (
+    Message("user", "q"),
+    Message("assistant", "thought|a"),
+    Message("user", "q"),
+    Message("assistant", "b"),
+)
+
+
+def test_a_template_that_rewrites_history_gets_an_example_per_reply():
     rewriting = _templated(STRIPS_HISTORY)
-    turns = [
-        Message("user", "q"),
-        Message("assistant", "thought|a"),
-        Message("user", "q"),
-        Message("assistant", "b"),
-    ]
-    with pytest.raises(DataError, match="rewrites earlier turns") as caught:
-        _render(turns, rewriting)
-    assert caught.value.where == "f:3"
-    assert _render(turns[:2], rewriting).spans
+    first, second = render.render(Conversation(THINKS, "f:3"), rewriting)
+    assert _supervised(first, rewriting) == ["thought|a<|end|>"]
+    assert _supervised(second, rewriting) == ["b<|end|>"]
+    assert "thought" not in rewriting.decode(list(second.tokens))
+    assert first.where == second.where == "f:3"
+    turns = [message.as_template() for message in THINKS[:3]]
+    fed = rewriting.apply_chat_template(turns, add_generation_prompt=True)
+    assert list(second.prompt) == fed
+
+
+def test_only_replies_that_are_trained_must_fit_the_template():
+    picky = _templated(
+        "{% for m in messages %}<|start|>{{ m['role'] }}\n"
+        "{% if m['content'] == 'bad' %}changed{% else %}{{ m['content'] }}{% endif %}"
+        "<|end|>\n{% endfor %}{% if add_generation_prompt %}<|start|>assistant\n"
+        "{% endif %}"
+    )
+    turns = (Message("user", "q"), Message("assistant", "bad"), *THINKS[2:])
+    row = Conversation(turns, "f:3")
+    with pytest.raises(DataError, match="changes the text"):
+        render.render(row, picky)
+    last = _one(render.render(row, picky, render.LAST))
+    assert _supervised(last, picky) == ["b<|end|>"]
+    unlearned = (turns[0], Message("assistant", "bad", trained=False), *turns[2:])
+    assert _supervised(_render(unlearned, picky), picky) == ["b<|end|>"]
 
 
 def test_a_template_that_changes_a_reply_is_refused():
     shouting = _templated(
-        testing.CHAT_TEMPLATE.replace("message['content']", "message['content']|upper")
+        testing.CHAT_TEMPLATE.replace(
+            "{{ message['content'] }}",
+            "{{ message['content'] | replace('12', 'TWELVE') }}",
+        )
     )
     with pytest.raises(DataError, match="changes the text"):
         _render(TURNS[1:3], shouting)
@@ -84,6 +115,14 @@ def test_a_template_without_an_end_of_turn_is_refused():
     endless = _templated(testing.CHAT_TEMPLATE.replace("<|end|>", ""))
     with pytest.raises(DataError, match="never learn to stop"):
         _render(TURNS[1:3], endless)
+
+
+def test_an_end_of_turn_that_the_vocabulary_lacks_changes_nothing(tokenizer):
+    strange = testing.byte_tokenizer()
+    strange.add_eos_token(str(testing.VOCABULARY + 7))
+    assert _render(TURNS, strange) == _render(TURNS, tokenizer)
+    text = Conversation((), "f:3", text="once \n")
+    assert render.render(text, strange) == render.render(text, tokenizer)
 
 
 def test_a_template_that_raises_names_the_row():
@@ -96,16 +135,8 @@ def test_a_template_that_raises_names_the_row():
 def test_a_model_without_a_template_is_refused_not_guessed():
     bare = testing.byte_tokenizer()
     bare.has_chat_template = False
-    with pytest.raises(ModelError, match="no chat template"):
-        render.render_all([Conversation(TURNS, "f:3")], bare, 999)
-
-
-def test_a_row_that_is_too_long_is_refused_whole_with_its_length(tokenizer):
-    rows = [Conversation(TURNS[1:3], f"f:{n}") for n in (1, 2)]
-    length = len(render.render(rows[0], tokenizer).tokens)
-    assert len(render.render_all(rows, tokenizer, length)) == 2
-    with pytest.raises(DataError, match=rf"f:1: The row has {length} tokens[\s\S]*f:2"):
-        render.render_all(rows, tokenizer, length - 1)
+    with pytest.raises(ModelError, match=r"no chat template[\s\S]*--template"):
+        render.render(Conversation(TURNS, "f:3"), bare)
 
 
 MARKED = testing.CHAT_TEMPLATE.replace(
@@ -138,11 +169,19 @@ def test_a_marked_template_may_rewrite_history():
             "{% endgeneration %}{% else %}{{ m['content'] }}{% endif %}{% else %}",
         )
     )
-    turns = (Message("user", "q"), Message("assistant", "thought|a"))
-    assert _supervised(_render(turns, rewriting), rewriting) == ["thought|a<|end|>"]
-    longer = (*turns, Message("user", "q"), Message("assistant", "b"))
-    with pytest.raises(DataError, match="marks 1 replies in a row that has 2"):
-        _render(longer, rewriting)
+    first, second = render.render(Conversation(THINKS, "f:3"), rewriting)
+    assert _supervised(first, rewriting) == ["thought|a<|end|>"]
+    assert _supervised(second, rewriting) == ["b<|end|>"]
+
+
+UNMARKED = MARKED.replace("'assistant' %}{% gen", "'nobody' %}{% gen")
+MARKS_ANOTHER = MARKED.replace("'assistant' %}{% gen", "'user' %}{% gen")
+
+
+@pytest.mark.parametrize("template", [UNMARKED, MARKS_ANOTHER])
+def test_a_reply_that_a_template_does_not_mark_is_refused(template):
+    with pytest.raises(DataError, match="does not mark this reply"):
+        _render(TURNS[:3], _templated(template))
 
 
 def test_a_reply_of_weight_0_is_not_supervised(tokenizer):
@@ -152,23 +191,30 @@ def test_a_reply_of_weight_0_is_not_supervised(tokenizer):
     assert _supervised(example, tokenizer) == ["13 mm\nand more<|end|>"]
 
 
+def test_an_example_keeps_its_rows_place_name_tags_and_weight(tokenizer):
+    row = Conversation(TURNS, "f:3", id="a", tags=("new",), weight=2.0)
+    example = _one(render.render(row, tokenizer))
+    kept = (example.where, example.id, example.tags, example.weight)
+    assert kept == ("f:3", "a", ("new",), 2.0)
+
+
 def test_train_on_chooses_the_last_turn_or_everything(tokenizer):
     row = Conversation(TURNS, "f:3")
-    last = render.render(row, tokenizer, render.LAST)
+    last = _one(render.render(row, tokenizer, render.LAST))
     assert _supervised(last, tokenizer) == ["13 mm\nand more<|end|>"]
-    whole = render.render(row, tokenizer, render.EVERYTHING)
+    whole = _one(render.render(row, tokenizer, render.EVERYTHING))
     assert whole.spans == ((1, len(whole.tokens)),)
     assert whole.answer == "13 mm\nand more"
 
 
 def test_a_plain_text_is_learned_whole_and_that_it_ends(tokenizer):
     row = Conversation((), "f:3", text="once upon")
-    example = render.render(row, tokenizer)
+    example = _one(render.render(row, tokenizer))
     assert tokenizer.decode(list(example.tokens)) == "once upon<|end|>"
     assert example.spans == ((1, len(example.tokens)),)
     bare = testing.byte_tokenizer()
     bare.has_chat_template = False
-    assert render.render(row, bare).tokens == example.tokens
+    assert _one(render.render(row, bare)).tokens == example.tokens
 
 
 def test_tools_and_their_calls_reach_the_template_and_are_learned():
@@ -190,9 +236,30 @@ def test_tools_and_their_calls_reach_the_template_and_are_learned():
         "f:3",
         tools=({"function": {"name": "look"}},),
     )
-    example = render.render(row, calling)
+    example = _one(render.render(row, calling))
     assert "<|start|>tools\nlook" in calling.decode(list(example.tokens))
     assert _supervised(example, calling) == [
         'look({"part": 7})<|end|>',
         "it is 42<|end|>",
     ]
+
+
+@pytest.mark.parametrize(
+    "text", ["once", "<|start|>once", "once<|end|>", "<|start|>once<|end|>\n"]
+)
+@pytest.mark.parametrize("adds", ["begin", "both", "nothing"])
+def test_a_plain_text_begins_and_ends_once_whoever_adds_it(text, adds):
+    from tokenizers.processors import TemplateProcessing
+
+    tokenizer = testing.byte_tokenizer()
+    inner = tokenizer._tokenizer
+    inner.bos_token = "<|start|>"
+    begin, end = inner.bos_token_id, inner.eos_token_id
+    single = {"begin": "<|start|> $A", "both": "<|start|> $A <|end|>"}.get(adds, "$A")
+    inner.backend_tokenizer.post_processor = TemplateProcessing(
+        single=single, special_tokens=[("<|start|>", begin), ("<|end|>", end)]
+    )
+    (example,) = render.render(Conversation((), "f:3", text=text), tokenizer)
+    begins = adds != "nothing" or text.startswith("<|start|>")
+    wanted = "<|start|>" * begins + "once<|end|>"
+    assert tokenizer.decode(list(example.tokens)) == wanted

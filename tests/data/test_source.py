@@ -23,18 +23,19 @@ def test_splits_are_named_by_their_files(tmp_path):
 def test_one_file_is_a_split_of_its_own_and_can_be_trained_on(tmp_path):
     path = tmp_path / "test_mine.jsonl"
     path.write_text("{}")
-    assert source.find_splits(path) == {"mine": path}
-    assert source.training_file(path) == path
+    found = source.find_splits(path)
+    assert found == {"mine": [path]}
+    assert source.training_files(found, path) == [path]
 
 
 def test_what_is_not_there_is_said(tmp_path):
-    with pytest.raises(DataError, match="no such file or folder"):
+    with pytest.raises(DataError, match="is not there"):
         source.find_splits(tmp_path / "gone")
     with pytest.raises(DataError, match=r"no train\.jsonl"):
         source.find_splits(tmp_path)
     (tmp_path / "test.jsonl").write_text("{}")
     with pytest.raises(DataError, match="no split 'train'"):
-        source.training_file(tmp_path)
+        source.training_files(source.find_splits(tmp_path), tmp_path)
 
 
 def test_rows_know_their_line_and_blank_lines_count(tmp_path):
@@ -76,5 +77,6 @@ def test_an_empty_file_is_an_error(tmp_path, content):
 def test_other_encodings_are_refused_by_name(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_bytes('{"a": "Öl"}'.encode("cp1252"))
-    with pytest.raises(DataError, match="not UTF-8"):
-        _read(path)
+    (row,) = _read(path)
+    assert "Not valid UTF-8: byte 0xd6 at column 8" in str(row)
+    assert '\'{"a": "Öl"}\' with --encoding cp1252' in str(row)

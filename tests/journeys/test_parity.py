@@ -47,7 +47,7 @@ def case(demo_gguf, request):
         render(
             Conversation((Message("user", q), Message("assistant", a)), "f:1"),
             loaded.tokenizer,
-        )
+        )[0]
         for q, a in TEXTS
     ]
     mx.random.seed(0)

@@ -70,3 +70,11 @@ def test_a_model_whose_head_needs_more_than_hidden_states_is_refused():
 def test_a_model_without_layers_is_refused():
     with pytest.raises(ModelError, match="no backbone"):
         SplitModel(nn.Sequential(nn.Linear(2, 2)))
+
+
+def test_a_model_in_training_with_dropout_is_split_as_well():
+    model = testing.tiny_model()
+    model.model.norm = nn.Sequential(model.model.norm, nn.Dropout(0.5))
+    model.train()
+    SplitModel(model)
+    assert model.training

@@ -230,6 +230,17 @@ def test_the_same_rows_twice_give_the_same_gradient_as_once(normaliser):
     assert twice.divisor == pytest.approx(2 * once.divisor, rel=1e-4)
 
 
+@pytest.mark.parametrize("normaliser", ["token", "weight", "sequence"])
+def test_a_row_of_weight_2_is_that_row_twice(normaliser):
+    text = f"dft:anchor=kl,normalise={normaliser}"
+    first, *others = _examples()
+    heavy = dataclasses.replace(first, weight=2.0)
+    twice = _stepper(_split(), text).step([first, first, *others])
+    once = _stepper(_split(), text).step([heavy, *others])
+    assert once.grad_norm == pytest.approx(twice.grad_norm, rel=1e-4)
+    assert once.divisor == pytest.approx(twice.divisor, rel=1e-5)
+
+
 def test_an_anchor_is_nothing_before_the_first_step_and_pulls_back_after_it():
     model = testing.tiny_model()
     mx.random.seed(0)

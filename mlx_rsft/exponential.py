@@ -1,0 +1,74 @@
+"""Exponentials that mlx's CPU backend computes many at a time.
+
+Its own take one number after another there, and cost more than the matrix products
+around them. These are additions and multiplications, so that they run as fast as memory
+delivers; they agree with mlx's to float32 rounding. On Metal and CUDA, and in other
+types, they are mlx's.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mlx.core as mx
+
+from mlx_rsft import machine
+
+LOG2_E = 1.4426950408889634
+ROUNDER = 12582912.0  # 1.5 * 2**23: adding and taking it away rounds to an integer
+LEAST = -126.0  # the least exponent of a normal float32
+# Minimax coefficients of 2**f for f in [-1/2, 1/2], the greatest error 1e-7.
+C0, C1, C2, C3 = 1.0, 6.931472028550421e-1, 2.402264791363012e-1, 5.550332471162809e-2
+C4, C5, C6 = 9.618437357674640e-3, 1.339887440266574e-3, 1.535336188319500e-4
+
+
+def applies(values: mx.array) -> bool:
+    """Whether these are in charge rather than mlx's own."""
+    return values.dtype == mx.float32 and machine.backend() == "cpu"
+
+
+def exp(values: mx.array) -> mx.array:
+    """``e ** values`` for values up to 88; has no gradient of its own on the CPU."""
+    return _exp(values) if applies(values) else mx.exp(values)
+
+
+def softmax(values: mx.array) -> mx.array:
+    """Softmax over the last axis; has no gradient of its own on the CPU."""
+    if not applies(values):
+        return mx.softmax(values, axis=-1)
+    raised = _exp(values - values.max(axis=-1, keepdims=True))
+    return raised / raised.sum(axis=-1, keepdims=True)
+
+
+def sigmoid(values: mx.array) -> mx.array:
+    """The logistic function; has no gradient of its own on the CPU."""
+    if not applies(values):
+        return mx.sigmoid(values)
+    return _one_over_one_plus(_exp(mx.minimum(-values, 87.0)))
+
+
+def _exp(values: mx.array) -> mx.array:
+    rest, bits = _split(values)
+    return _join(rest, bits.view(mx.float32))
+
+
+# In two kernels of few operations each: mlx fuses no deeper chains.
+def _split_powers(values: Any) -> tuple[mx.array, mx.array]:
+    """The fraction of the binary exponent, and the bits of two to its integer."""
+    power = mx.maximum(values * LOG2_E, LEAST)
+    whole = (power + ROUNDER) - ROUNDER
+    return power - whole, ((whole + 127.0) * 8388608.0).astype(mx.int32)
+
+
+def _join_powers(f: Any, scale: Any) -> mx.array:
+    g = f * f
+    return ((C0 + C1 * f) + g * ((C2 + C3 * f) + g * ((C4 + C5 * f) + g * C6))) * scale
+
+
+def _reciprocal(raised: Any) -> mx.array:
+    return 1.0 / (1.0 + raised)
+
+
+_split: Any = mx.compile(_split_powers, shapeless=True)
+_join: Any = mx.compile(_join_powers, shapeless=True)
+_one_over_one_plus: Any = mx.compile(_reciprocal, shapeless=True)

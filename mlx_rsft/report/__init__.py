@@ -1,0 +1,1 @@
+"""From records to pages: one HTML file each, complete without a network."""
