@@ -121,8 +121,11 @@ def _typed(key: Key, value: object) -> object:
     elif key.type is float and isinstance(value, int | float):
         if math.isfinite(value):
             return float(value)
-    elif key.type in (int, str) and isinstance(value, key.type):
-        return value
+    elif key.type in (int, str) and (
+        isinstance(value, key.type)
+        or str(value) in key.field.metadata.get("choices", ())  # quantize = 4
+    ):
+        return value if isinstance(value, key.type) else str(value)
     elif key.type == tuple[str, ...]:
         items: Sequence[object] = (
             [part.strip() for part in value.split(",")]

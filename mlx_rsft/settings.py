@@ -19,7 +19,10 @@ DATA_FORMATS = (
     "sharegpt",
     "text",
 )
-SCHEDULES = ("constant", "linear", "cosine")
+QUANTIZATIONS = ("none", "4", "8", "mxfp4")
+METHODS = ("lora", "dora", "full")
+OPTIMIZERS = ("adamw", "adam", "adafactor", "lion", "muon", "sgd")
+SCHEDULES = ("constant", "linear", "cosine", "wsd")
 
 
 def _setting(default: object, about: str, **limits: object) -> Any:
@@ -41,6 +44,12 @@ class ModelSettings:
         "What weights are computed in; auto: as stored, on the CPU backend float32.",
         choices=PRECISIONS,
     )
+    quantize: str = _setting(
+        "none",
+        "Hold the blocks' weights in 4 or 8 bits, or in mxfp4, as QLoRA does; a model "
+        "that is quantised already keeps its own.",
+        choices=QUANTIZATIONS,
+    )
     trust_remote_code: bool = _setting(
         False, "Run Python code that comes with the model."
     )
@@ -52,7 +61,7 @@ class DataSettings:
 
     source: str = _setting(
         "",
-        "Folder with train.jsonl and test*.jsonl, or one file.",
+        "Folder with train.jsonl and test*.jsonl, one file, or hf:owner/name.",
         required="--data",
     )
     format: str = _setting(
@@ -64,7 +73,8 @@ class DataSettings:
         (), "Columns under other names: question=prompt,answer=completion."
     )
     encoding: str = _setting(
-        "auto", "Encoding of the files; auto: UTF-8, or what their first bytes say."
+        "auto",
+        "Encoding of the files; auto: Unicode in any form, or Shift_JIS proved by kana.",
     )
     train_on: str = _setting(
         "all",
@@ -87,31 +97,93 @@ class DataSettings:
 
 @dataclass(frozen=True, slots=True)
 class AdapterSettings:
-    """What is trained beside the frozen base model."""
+    """What is trained, and how much of the model."""
 
+    method: str = _setting(
+        "lora",
+        "Low-rank factors, the same with a learned magnitude (dora), or the weights "
+        "themselves (full).",
+        choices=METHODS,
+    )
     rank: int = _setting(8, "Rank of the LoRA factors.", least=1)
     scale: float = _setting(
-        4.0, "Multiplier of the LoRA branch (PEFT's alpha / rank).", above=0
+        4.0,
+        "Multiplier of the LoRA branch: PEFT's alpha / rank; with rslora its alpha.",
+        above=0,
     )
-    layers: str = _setting("last:8", 'Blocks that get an adapter: "last:N" or "all".')
+    rslora: bool = _setting(
+        False, "Multiply by scale / sqrt(rank), so that one scale fits every rank."
+    )
+    layers: str = _setting(
+        "last:8", 'Blocks that are trained: "last:8", "4-11" (from 0), or "all".'
+    )
+    keys: tuple[str, ...] = _setting(
+        (),
+        "Modules that are trained, such as self_attn.q_proj in every chosen block, or "
+        "lm_head, model.embed_tokens outside them; none: all linear ones in the "
+        "blocks; with full every weight in them, and with full and all the whole "
+        "model.",
+    )
     dropout: float = _setting(0.0, "Dropout on the LoRA input.", least=0, below=1)
 
 
 @dataclass(frozen=True, slots=True)
 class OptimizerSettings:
-    """AdamW with warm-up, a schedule and a clipped gradient norm."""
+    """The optimizer, its learning rate over time, and a clipped gradient norm."""
 
-    learning_rate: float = _setting(1e-3, "Peak learning rate.", above=0)
+    name: str = _setting(
+        "adamw",
+        "What turns gradients into steps; muon steps matrices in the blocks and "
+        "leaves the rest to adamw. beta1, beta2, momentum and eps by --set.",
+        choices=OPTIMIZERS,
+    )
+    learning_rate: float = _setting(
+        1e-3,
+        "Peak learning rate; try a tenth for lion, a hundredth for full.",
+        above=0,
+    )
     warmup: float = _setting(
         0.1, "Share of the steps with a rising learning rate.", least=0, below=1
     )
     schedule: str = _setting(
-        "cosine", "Learning rate after the warm-up.", choices=SCHEDULES
+        "cosine",
+        "Learning rate after the warm-up; wsd: stays, then falls linearly.",
+        choices=SCHEDULES,
     )
-    weight_decay: float = _setting(0.0, "Decoupled weight decay.", least=0)
+    decay: float = _setting(
+        0.2, "Share of the steps, at the end, in which wsd falls.", above=0, below=1
+    )
+    final: float = _setting(
+        0.0, "Share of the peak that the schedule falls to.", least=0, below=1
+    )
+    weight_decay: float = _setting(
+        0.0,
+        "Weight decay; decoupled, but part of the gradient in sgd and muon.",
+        least=0,
+    )
     clip_norm: float = _setting(
         1.0, "Largest global gradient norm; 0 switches clipping off.", least=0
     )
+    lora_plus: float = _setting(
+        1.0, "LoRA+: learning rate of lora_b over that of lora_a, such as 16.", least=1
+    )
+    beta1: float = _setting(
+        0.9, "Memory of the mean gradient; adamw, adam, lion.", least=0, below=1
+    )
+    beta2: float = _setting(
+        0.0,
+        "Memory of the squared gradient (lion: of the mean); 0: the optimizer's own, "
+        "0.999, lion 0.99.",
+        least=0,
+        below=1,
+    )
+    momentum: float = _setting(
+        0.0,
+        "Momentum of sgd and muon; 0: none in sgd, 0.95 in muon.",
+        least=0,
+        below=1,
+    )
+    eps: float = _setting(1e-8, "Added to the denominator of adamw and adam.", above=0)
 
 
 @dataclass(frozen=True, slots=True)

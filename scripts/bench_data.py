@@ -122,7 +122,7 @@ def _their_padding(lengths: list[int]) -> float:
     rows: Any = Rows()
     tokens = positions = 0
     for batch, spans in iterate_batches(CacheDataset(rows), WINDOW, LONGEST):
-        tokens += int(spans[:, 1].sum().item())
+        tokens += int(np.array(spans)[:, 1].sum())
         positions += int(batch.size)
     return 1 - tokens / positions
 

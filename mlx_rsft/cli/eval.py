@@ -24,6 +24,7 @@ from mlx_rsft.cli import console, options
     *options.READING,
     "data.max_length",
     "model.precision",
+    "model.quantize",
     "model.trust_remote_code",
 )
 @options.adapter

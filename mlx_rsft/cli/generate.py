@@ -20,6 +20,7 @@ from mlx_rsft.errors import ConfigError
     "data.template",
     "evaluation.max_tokens",
     "model.precision",
+    "model.quantize",
     "model.trust_remote_code",
     "seed",
 )

@@ -14,7 +14,11 @@ from mlx_rsft.config import Layer, Resolved
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 GIVEN = "mlx_rsft.given"
-FLAGS = {"model.source": "--model", "data.source": "--data"}
+FLAGS = {
+    "model.source": "--model",
+    "data.source": "--data",
+    "optimizer.name": "--optimizer",
+}
 READING = (
     "data.format",
     "data.map",

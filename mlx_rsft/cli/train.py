@@ -24,16 +24,27 @@ from mlx_rsft.errors import ConfigError
     "training.steps",
     "training.batch_size",
     "training.token_budget",
+    "adapter.method",
+    "adapter.layers",
+    "adapter.keys",
+    "adapter.rank",
+    "adapter.scale",
+    "adapter.rslora",
+    "adapter.dropout",
+    "optimizer.name",
     "optimizer.learning_rate",
     "optimizer.warmup",
     "optimizer.schedule",
-    "adapter.rank",
-    "adapter.scale",
-    "adapter.layers",
+    "optimizer.decay",
+    "optimizer.final",
+    "optimizer.weight_decay",
+    "optimizer.clip_norm",
+    "optimizer.lora_plus",
     *options.READING,
     "data.max_length",
     "data.overlong",
     "model.precision",
+    "model.quantize",
     "model.trust_remote_code",
     "seed",
 )
@@ -55,8 +66,8 @@ def command(
 ) -> None:
     """Fine-tune a model on your rows.
 
-    Trains a LoRA adapter, every assistant turn supervised and nothing else. The adapter
-    in RUN/adapter loads in mlx-lm as it is.
+    Trains a LoRA or DoRA adapter, or the weights themselves, every assistant turn
+    supervised and nothing else. The adapter in RUN/adapter loads in mlx-lm as it is.
     """
     from mlx_rsft.workflows import train
 

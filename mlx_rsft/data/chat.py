@@ -145,13 +145,22 @@ def _parsed(text: str, called: str, verb: str = "is") -> Any:
         raise ValueError(f"{called} {verb} not JSON ({problem})") from None
 
 
+class Unfit(ValueError):
+    """Turns that are well written but not to be trained; ``fault`` says why in short."""
+
+    def __init__(self, fault: str, message: str) -> None:
+        super().__init__(message)
+        self.fault = fault
+
+
 def check(messages: Sequence[Message]) -> None:
-    """Raise ValueError unless there is a reply to learn, and it is the last turn."""
+    """Raise Unfit unless there is a reply to learn, and it is the last turn."""
     last = messages[-1]
     if last.role != "assistant":
-        raise ValueError(
+        raise Unfit(
+            "role order",
             f'the last message is from "{last.role}"; training needs an assistant '
-            "reply there. Drop the row or add one"
+            "reply there. Drop the row or add one",
         )
     trained = False
     for place, message in enumerate(messages, start=1):
@@ -159,6 +168,10 @@ def check(messages: Sequence[Message]) -> None:
             continue
         trained = trained or message.trained
         if not message.content.strip() and "tool_calls" not in message.extra:
-            raise ValueError(f"message {place}, an assistant reply, is empty")
+            raise Unfit(
+                "empty answer", f"message {place}, an assistant reply, is empty"
+            )
     if not trained:
-        raise ValueError("no assistant reply is trained: all have weight 0")
+        raise Unfit(
+            "nothing trained", "no assistant reply is trained: all have weight 0"
+        )

@@ -120,6 +120,10 @@ def is_table(path: Path) -> bool:
     return kind(path) in TABLES
 
 
+USUAL = ("", "utf-8", "utf-8-sig")
+"""Encodings that need no word: UTF-8, and none."""
+
+
 def encoding_of(path: Path) -> str:
     """The encoding that a file is read in where none is named; none for Parquet."""
     return "" if kind(path) == PARQUET else encodings.encoding_of(path)

@@ -95,8 +95,6 @@ class Encoded:
         count = self._found.char_to_token(place) if self._found else None
         if count is None:
             return self._compared(place)
-        if self._found.token_to_chars(count)[0] != place:
-            return None
         first = count - 1
         while first >= 0 and not self._encoder.stands_apart(self.tokens[first]):
             first -= 1

@@ -209,8 +209,9 @@ def parse(
     try:
         return _conversation(fitting[0].parse(row.record), row)
     except ValueError as problem:
-        said = str(problem)
-        raise DataError(f"{said[:1].upper()}{said[1:]}.", where=row.where) from None
+        said, fault = str(problem), getattr(problem, "fault", "")
+        message = f"{said[:1].upper()}{said[1:]}."
+        raise DataError(message, where=row.where, fault=fault) from None
 
 
 def _fitting(record: Mapping[str, Any], formats: Sequence[Format]) -> Sequence[Format]:

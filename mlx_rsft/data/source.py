@@ -67,10 +67,10 @@ def training_files(found: Mapping[str, list[Path]], place: Path) -> list[Path]:
         DataError: If there is none.
     """
     (first, *_) = found.values()
-    return first if _is_one_split(place) else pick(found, TRAIN, place)
+    return first if is_one_split(place) else pick(found, TRAIN, place)
 
 
-def _is_one_split(place: Path) -> bool:
+def is_one_split(place: Path) -> bool:
     """Whether the user named a file, or one split of a data set."""
     if str(place).startswith(hub.PREFIX):
         return hub.address(str(place)).split is not None

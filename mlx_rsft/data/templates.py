@@ -137,7 +137,7 @@ class Template:
         texts, marks = render(
             conversations=[list(map(dict, messages))],
             tools=list(map(dict, tools)) or None,
-            chat_template=self._source(tools=bool(tools)),
+            chat_template=self._source(tools=True) if tools else self.source,
             return_assistant_tokens_mask=self.is_marked,
             add_generation_prompt=reply,
             **self._special,

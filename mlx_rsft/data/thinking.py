@@ -41,9 +41,9 @@ def as_template(
 ) -> dict[str, Any]:
     """A message in the form that a template reads.
 
-    Thinking is brought into the template's form in the reply that is learned. Earlier
-    replies stay as they are, as they would in use, unless a block in their text would
-    be strange to the template.
+    A template that takes thinking as a value gets it so. One that knows it only in the
+    text gets it there in the reply that is learned; earlier replies stay as they are,
+    as they would in use.
     """
     made = message.as_template()
     if arguments is Arguments.STRINGS and "tool_calls" in made:
@@ -51,10 +51,9 @@ def as_template(
     thought, said = reasoning(message)
     if not thought or message.role != "assistant":
         return made
-    strange = CLOSE in message.content and not template.writes_thinking
-    if template.takes_thinking and (learned or strange):
+    if template.takes_thinking:
         return made | {"reasoning_content": thought, "content": said}
-    if template.writes_thinking and learned and not template.takes_thinking:
+    if template.writes_thinking and learned:
         made.pop("reasoning_content", None)
         return made | {"content": _aloud(message)}
     return made

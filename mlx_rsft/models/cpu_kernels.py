@@ -122,7 +122,9 @@ def _over_groups(weights: mx.array, rows: mx.array) -> mx.array:
 
 def _added(total: mx.array, part: mx.array) -> mx.array:
     short = total.shape[2] - part.shape[2]
-    return total + (mx.pad(part, [(0, 0), (0, 0), (0, short), (0, 0)]) if short else part)
+    return total + (
+        mx.pad(part, [(0, 0), (0, 0), (0, short), (0, 0)]) if short else part
+    )
 
 
 def _attention(stock: Callable[..., mx.array], *args: Any, **options: Any) -> mx.array:
@@ -147,7 +149,7 @@ def exchanged(model: nn.Module) -> Generator[None]:
     if machine.backend() != "cpu":
         yield
         return
-    stock = getattr(home, "scaled_dot_product_attention", None)
+    stock: Any = getattr(home, "scaled_dot_product_attention", None)
     stand_ins = {
         "scaled_dot_product_attention": partial(_attention, stock),
         "swiglu": swiglu,

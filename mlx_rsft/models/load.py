@@ -13,7 +13,7 @@ import mlx.nn as nn
 
 from mlx_rsft import files, machine
 from mlx_rsft.errors import ModelError
-from mlx_rsft.models import source
+from mlx_rsft.models import quantize, source
 from mlx_rsft.models.download import Report
 from mlx_rsft.settings import ModelSettings
 
@@ -28,7 +28,8 @@ class LoadedModel:
         model: mlx-lm's model, every parameter frozen.
         tokenizer: mlx-lm's tokenizer wrapper.
         source: What the user called it.
-        precision: The type its weights are computed in, or ``stored``.
+        precision: The type it is computed in, or ``stored``; quantised weights have
+            their scales in it.
         notes: What was corrected on the way, in plain sentences.
     """
 
@@ -46,6 +47,7 @@ class LoadedModel:
             "source": self.source,
             "path": str(self.path),
             "precision": self.precision,
+            "quantised": quantize.layers(self.model),
             "sha256": {path.name: files.sha256(path) for path in found},
         }
 
@@ -80,11 +82,13 @@ def load(settings: ModelSettings, report: Report | None = None) -> LoadedModel:
     corrections, notes = _rope_correction(config)
     encoder = _tokenizer(folder, settings)
     model = _weights(folder, corrections, settings)
-    precision = _settle_precision(model, settings.precision)
+    precision, said = _settle(model, settings, rounded=_is_rounded(settings, config))
     model.freeze()
     model.eval()
     mx.eval(model.parameters())
-    return LoadedModel(model, encoder, folder, settings.source, precision, tuple(notes))
+    return LoadedModel(
+        model, encoder, folder, settings.source, precision, (*notes, *said)
+    )
 
 
 def tokenizer(settings: ModelSettings, report: Report | None = None) -> Any:
@@ -133,6 +137,11 @@ def _rope_correction(config: Mapping[str, Any]) -> tuple[dict[str, Any], list[st
     ]
 
 
+def _is_rounded(settings: ModelSettings, config: Mapping[str, Any]) -> bool:
+    """Whether the weights were likely rounded before they came here."""
+    return settings.source.endswith(".gguf") or "quantization_config" in config
+
+
 def _tokenizer(folder: Path, settings: ModelSettings) -> Any:
     from mlx_lm.utils import load_config, load_tokenizer
 
@@ -171,18 +180,48 @@ def _weights(
     return model
 
 
-def _settle_precision(model: nn.Module, wanted: str) -> str:
-    """Bring the weights to the wanted type; returns the type they now have.
+def _settle(
+    model: nn.Module, settings: ModelSettings, *, rounded: bool
+) -> tuple[str, list[str]]:
+    """Bring the weights to the wanted type; returns it, and what is to be known.
 
     On the CPU backend only float32 goes through BLAS; other types and quantised weights
-    are multiplied far more slowly, so ``auto`` is float32 there.
+    are multiplied far more slowly, so ``auto`` is float32 there, and so are the scales
+    of weights that are to stay quantised.
     """
+    on_cpu = machine.backend() == "cpu"
+    wanted = settings.precision
     if wanted == "auto":
-        wanted = "float32" if machine.backend() == "cpu" else "stored"
-    if wanted == "stored":
-        return wanted
-    from mlx_lm.utils import dequantize_model
+        wanted = "float32" if on_cpu else "stored"
+    keep = settings.quantize != "none"
+    if wanted != "stored":
+        if not keep:
+            from mlx_lm.utils import dequantize_model
 
-    dequantize_model(model)
-    model.set_dtype(getattr(mx, wanted))
-    return wanted
+            dequantize_model(model)
+        model.set_dtype(getattr(mx, wanted))
+    return wanted, _quantised(model, settings, rounded=rounded) if keep else []
+
+
+def _quantised(
+    model: nn.Module, settings: ModelSettings, *, rounded: bool
+) -> list[str]:
+    notes: list[str] = []
+    if held := quantize.layers(model):
+        notes.append(
+            f"The model is quantised already ({'; '.join(held)}) and stays so; "
+            "--quantize rounds nothing a second time."
+        )
+    else:
+        notes += quantize.quantize(model, settings.quantize)
+        if rounded:
+            notes.append(
+                "The model's file holds rounded weights; rounding them a second time "
+                "loses more than once."
+            )
+    if machine.backend() == "cpu":
+        notes.append(
+            "The CPU backend multiplies by quantised weights many times more slowly "
+            "than in float32; --quantize saves memory here, not time."
+        )
+    return notes

@@ -14,7 +14,7 @@ import mlx.core as mx
 
 from mlx_rsft import files, manifest
 from mlx_rsft.config import Resolved
-from mlx_rsft.data import formats, rendered, source, templates
+from mlx_rsft.data import containers, formats, rendered, source, templates
 from mlx_rsft.data.conversation import Example
 from mlx_rsft.data.examples import Shape, examples
 from mlx_rsft.data.rendered import Rendered
@@ -99,7 +99,7 @@ def training_splits(config: Config, loaded: LoadedModel, reporter: Reporter) -> 
     found = source.find_splits(place)
     paths = {source.TRAIN: source.training_files(found, place)}
     valid = found.get(source.VALID)
-    if place.is_dir() and valid is not None:
+    if valid is not None and not source.is_one_split(place):
         paths[source.VALID] = valid
     return _splits(paths, config, loaded, reporter)
 
@@ -170,11 +170,22 @@ def _rendered(
             yield from examples(found, wanted, outcome, report)
 
     made = rendered.cached(_key(hashes, config, loaded), make)
+    _announce_encodings(paths, config, reporter)
     for word, count in made.outcome.items():
         reporter.note(
             f"{name}: {count} rows longer than {wanted.max_length} tokens {word}."
         )
     return made
+
+
+def _announce_encodings(
+    paths: Sequence[Path], config: Config, reporter: Reporter
+) -> None:
+    """Say what text was taken for, where it is neither named nor plain UTF-8."""
+    for path in paths if config.data.encoding == containers.AUTO else ():
+        encoding = containers.encoding_of(path)
+        if encoding not in containers.USUAL:
+            reporter.note(f"{path} was read as {encoding}.")
 
 
 def _key(hashes: Mapping[str, str], config: Config, loaded: LoadedModel) -> str:

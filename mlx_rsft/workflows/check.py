@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,13 @@ from mlx_rsft import config as configuration
 from mlx_rsft import files
 from mlx_rsft.config import Resolved
 from mlx_rsft.data import check as checks
-from mlx_rsft.data import formats, render, source
+from mlx_rsft.data import containers, formats, render, source
 from mlx_rsft.data.check import Finding, Watch
 from mlx_rsft.data.conversation import Conversation, Example
 from mlx_rsft.data.examples import Shape
 from mlx_rsft.errors import ConfigError, DataError
 from mlx_rsft.report.tokens import tokens_page
+from mlx_rsft.settings import Config
 from mlx_rsft.workflows import assemble
 from mlx_rsft.workflows.reporter import Reporter
 
@@ -72,6 +73,7 @@ def check(resolved: Resolved, place: Path, reporter: Reporter) -> dict[str, Any]
         with reporter.task(f"check {name}", 0) as advance:
             look = _Look(watch, shape, found, advance)
             described[name] = look.over(rows)
+        _add_encodings(described[name], splits[name], config)
         train = watch if name == source.TRAIN else train
     return {
         "splits": described,
@@ -79,6 +81,15 @@ def check(resolved: Resolved, place: Path, reporter: Reporter) -> dict[str, Any]
         "counts": checks.counts(found),
         "hurts": any(finding.hurts for finding in found),
     }
+
+
+def _add_encodings(told: dict[str, Any], paths: Sequence[Path], config: Config) -> None:
+    """What the text was taken for, where it is neither named nor plain UTF-8."""
+    if config.data.encoding != containers.AUTO or not told["rows"]:
+        return
+    found = {containers.encoding_of(path) for path in paths} - {*containers.USUAL}
+    if found:
+        told["encoding"] = ", ".join(sorted(found))
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from mlx_rsft.objectives import Objective
 from mlx_rsft.records import StepRecord
 from mlx_rsft.rundir import RunDir
 from mlx_rsft.training import loop
+from mlx_rsft.training import optimizer as optimizers
 from mlx_rsft.training.loop import Outcome
 from mlx_rsft.workflows import assemble
 from mlx_rsft.workflows.assemble import Splits
@@ -70,6 +71,8 @@ def prepare(resolved: Resolved, run_dir: Path, reporter: Reporter) -> Job:
     configuration.require(resolved.config, "model.source", "data.source")
     assemble.check_length_settings(resolved)
     config = resolved.config
+    optimizers.check(config.optimizer, config.adapter)
+    adapters.check(config.adapter)
     auto = assemble.is_auto(config)
     table = {"name": "sft"} if auto else config.objective
     named, objective = assemble.with_objective(resolved, table)

@@ -164,6 +164,31 @@ def test_a_flag_outranks_set_and_both_outrank_the_file(
     assert 'layers = "last:2"  # flag' in config
 
 
+def test_how_a_run_trained_is_kept_in_its_configuration(
+    tmp_path, tiny_folder, tiny_data
+):
+    flags = ["--method", "dora", "--keys", "mlp.up_proj,mlp.down_proj", "--rslora"]
+    flags += ["--optimizer", "muon", "--schedule", "wsd", "--decay", 0.5]
+    flags += ["--lora-plus", 4, "--set", "optimizer.momentum=0.9"]
+    ran = _train(tmp_path / "r", tiny_folder, tiny_data, *flags)
+    assert ran.returncode == 0, ran.stderr
+    config = (tmp_path / "r" / "config.toml").read_text()
+    for line in (
+        'method = "dora"  # flag',
+        'keys = ["mlp.up_proj", "mlp.down_proj"]  # flag',
+        "rslora = true  # flag",
+        'name = "muon"  # flag',
+        "momentum = 0.9  # --set",
+        "lora_plus = 4.0  # flag",
+        'quantize = "none"  # default',
+    ):
+        assert line in config
+    manifest = json.loads((tmp_path / "r" / "manifest.json").read_text())
+    assert manifest["model"]["quantised"] == {}
+    scored = ["eval", "--model", tiny_folder, "--data", tiny_data, "--json"]
+    assert _run(*scored, "--adapter", tmp_path / "r" / "adapter").returncode == 0
+
+
 GOOD = '{"prompt": "q", "completion": "a"}\n'
 
 
@@ -200,6 +225,12 @@ def bad(tmp_path, tiny_folder):
         ({"--objective": "dft:where=hard"}, "No training row has the tag"),
         ({"--objective": "auto:floor=0.1"}, "auto"),
         ({"--layers": "last:9"}, "has 3"),
+        ({"--keys": "q_proj"}, "Did you mean 'self_attn.q_proj'"),
+        ({"--method": "full", "--rank": "4"}, "Full fine-tuning has no"),
+        ({"--optimizer": "adam", "--weight-decay": "0.1"}, "adam takes no weight"),
+        ({"--set": "optimizer.momentum=0.9"}, "adamw takes no momentum"),
+        ({"--quantize": "4"}, "none can be quantised"),
+        ({"--quantize": "3"}, "'3'"),
         ({"--rank": "x"}, "--rank"),
         ({"--epochs": "1"}, "Both steps and epochs"),
         ({"--no-such-flag": "1"}, "--no-such-flag"),

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from mlx_rsft.data import formats, render
+from mlx_rsft.data import formats, masks, render
 from mlx_rsft.data.conversation import Row
 from mlx_rsft.errors import DataError
 
@@ -403,3 +403,11 @@ def test_a_template_that_opens_a_reply_otherwise_than_it_asks_is_refused(templat
     with pytest.raises(DataError, match="begins a reply otherwise") as caught:
         render.render(row, templated(other))
     assert caught.value.where == "f:7"
+
+
+def test_replies_share_a_text_only_where_the_later_begins_with_the_earlier():
+    first = masks.Turn(1, "ask.told| ", 4, 9)
+    adds = masks.Turn(3, "ask.told|ask.more|", 13, 18)
+    rewrites = masks.Turn(3, "ask.....|ask.more|", 13, 18)
+    assert masks.together([first, adds]) == [[first, adds]]
+    assert masks.together([first, rewrites]) == [[first], [rewrites]]

@@ -159,6 +159,8 @@ def test_python_code_in_place_of_a_template_is_used_as_it_is():
     tokenizer._chat_template = own
     tokenizer.has_chat_template = True
     assert render.render(Conversation(TURNS, "f:3"), tokenizer) == wanted
+    templates.choose(tokenizer, templates.PLAIN)
+    assert tokenizer.decode(templates.prompt(tokenizer, "q", thinking=False)) == "q\n\n"
 
 
 def test_of_several_templates_the_one_for_tools_is_used_with_tools():

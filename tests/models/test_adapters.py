@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import mlx.core as mx
 import pytest
@@ -48,12 +49,6 @@ def test_all_means_every_layer():
     assert config["num_layers"] == 3
 
 
-@pytest.mark.parametrize("layers", ["last:0", "last:4", "8", "first:2", "last:-1"])
-def test_layers_that_the_model_lacks_are_refused(layers):
-    with pytest.raises(ConfigError, match="has 3"):
-        adapters.attach(testing.tiny_model(), AdapterSettings(layers=layers))
-
-
 def test_stock_mlx_lm_loads_the_adapter_with_the_same_logits(tmp_path):
     from mlx_lm import load
 
@@ -101,3 +96,166 @@ def test_the_adapter_configuration_names_nothing_of_this_machine(tmp_path):
     adapters.save(model, config, tmp_path / "a")
     written = json.loads((tmp_path / "a" / "adapter_config.json").read_text())
     assert set(written) == {"fine_tune_type", "num_layers", "lora_parameters"}
+
+
+def test_the_first_trained_block_is_the_lowest_one_that_changes():
+    model, _ = _trained()
+    assert adapters.first_trained_block(model) == 1
+    model.model.layers[0].self_attn.q_proj.unfreeze()
+    assert adapters.first_trained_block(model) == 0
+
+
+def test_a_trained_head_changes_nothing_below_the_first_trained_block():
+    model = testing.tiny_model(tie_word_embeddings=False)
+    adapters.attach(model, SETTINGS)
+    model.lm_head.unfreeze()
+    assert adapters.first_trained_block(model) == 1
+
+
+def test_no_block_is_the_first_where_something_below_them_or_nothing_is_trained():
+    frozen = testing.tiny_model()
+    assert adapters.first_trained_block(frozen) is None
+    model, _ = _trained()
+    model.model.embed_tokens.unfreeze()
+    assert adapters.first_trained_block(model) is None
+    headed = testing.tiny_model(tie_word_embeddings=False)
+    headed.lm_head.unfreeze()
+    assert adapters.first_trained_block(headed) is None
+
+
+def test_more_than_ten_blocks_are_told_apart():
+    model = testing.tiny_model(num_hidden_layers=12)
+    model.model.layers[11].self_attn.unfreeze()
+    assert adapters.first_trained_block(model) == 11
+    model.model.layers[1].self_attn.unfreeze()
+    assert adapters.first_trained_block(model) == 1
+
+
+@pytest.mark.parametrize(("rslora", "written"), [(False, 6.0), (True, 1.5)])
+def test_the_file_holds_the_multiplier_itself_whatever_scale_means(rslora, written):
+    settings = AdapterSettings(rank=16, scale=6.0, rslora=rslora, layers="last:1")
+    model = testing.tiny_model()
+    config = adapters.attach(model, settings)
+    assert config["lora_parameters"]["scale"] == pytest.approx(written)
+    assert model.layers[2].self_attn.q_proj.scale == pytest.approx(written)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("rank", 4), ("scale", 1.0), ("rslora", True), ("dropout", 0.1)]
+)
+def test_full_fine_tuning_refuses_what_only_factors_have(name, value):
+    settings = AdapterSettings(method="full", **{name: value})
+    with pytest.raises(ConfigError, match=f"no {name}"):
+        adapters.attach(testing.tiny_model(), settings)
+
+
+@pytest.mark.parametrize(
+    ("bits", "keys", "said"),
+    [
+        (3, (), r"self_attn\.q_proj has 3-bit"),
+        (5, (), "5-bit"),
+        (6, (), "6-bit"),
+        (4, ("model.embed_tokens",), "model.embed_tokens is a quantised embedding"),
+    ],
+)
+def test_bases_that_dora_cannot_wrap_are_refused_by_name(bits, keys, said):
+    import mlx.nn as nn
+
+    wide = {"hidden_size": 64, "num_attention_heads": 4, "intermediate_size": 64}
+    model = testing.tiny_model(**wide)
+    nn.quantize(model, group_size=64, bits=bits)
+    with pytest.raises(ConfigError, match=said) as caught:
+        adapters.attach(model, AdapterSettings(method="dora", layers="all", keys=keys))
+    assert "Choose lora" in str(caught.value)
+    lora = AdapterSettings(method="lora", layers="all", keys=keys)
+    adapters.attach(model, lora)
+    assert mx.isfinite(model(TOKENS)).all().item()
+
+
+def _experts():
+    from mlx_lm.models import qwen3_moe
+
+    args = qwen3_moe.ModelArgs.from_dict(
+        testing.tiny_config(
+            model_type="qwen3_moe",
+            num_experts=4,
+            num_experts_per_tok=2,
+            decoder_sparse_step=1,
+            mlp_only_layers=[],
+            moe_intermediate_size=16,
+            head_dim=8,
+            max_position_embeddings=64,
+            norm_topk_prob=True,
+        )
+    )
+    model = qwen3_moe.Model(args)
+    model.freeze()
+    return model
+
+
+def test_experts_take_lora_and_refuse_dora_by_name(tmp_path):
+    from mlx_lm.tuner.utils import load_adapters
+
+    with pytest.raises(ConfigError, match=r"switch_mlp\.up_proj is a SwitchLinear"):
+        adapters.attach(_experts(), AdapterSettings(method="dora", layers="all"))
+    key = ("mlp.switch_mlp.up_proj", "mlp.gate")
+    model = _experts()
+    config = adapters.attach(model, AdapterSettings(layers="0-1", keys=key))
+    model.update(
+        _tree({n: mx.random.normal(p.shape) for n, p in _trainable(model).items()})
+    )
+    assert len(_trainable(model)) == 2 * 2 * 2
+    adapters.save(model, config, tmp_path / "a")
+    again = _experts()
+    again.load_weights(
+        [
+            (name.replace(".linear.", "."), value)
+            for name, value in tree_flatten(model.parameters())
+            if "lora" not in name
+        ]
+    )
+    load_adapters(again, str(tmp_path / "a"))
+    assert mx.allclose(again(TOKENS), model(TOKENS), atol=1e-5).item()
+
+
+def test_a_row_of_zeros_has_no_direction_for_dora():
+    model = testing.tiny_model()
+    model.model.embed_tokens.weight[7] = 0
+    settings = AdapterSettings(method="dora", keys=("model.embed_tokens",))
+    with pytest.raises(ConfigError, match=r"embed_tokens has rows of zeros"):
+        adapters.attach(model, replace(settings, layers="all"))
+
+
+def test_full_fine_tuning_in_float16_is_refused():
+    model = testing.tiny_model()
+    model.set_dtype(mx.float16)
+    with pytest.raises(ConfigError, match="float16"):
+        adapters.attach(model, AdapterSettings(method="full", layers="all"))
+
+
+def test_a_trained_embedding_of_full_fine_tuning_loads_again(tmp_path):
+    model = testing.tiny_model()
+    config = adapters.attach(model, AdapterSettings(method="full", layers="all"))
+    model.update(_tree({n: p + 0.1 for n, p in _trainable(model).items()}))
+    adapters.save(model, config, tmp_path / "a")
+    again = testing.tiny_model()
+    adapters.load(again, tmp_path / "a")
+    assert mx.array_equal(again(TOKENS), model(TOKENS)).item()
+
+
+def test_a_missing_magnitude_is_noticed(tmp_path):
+    model, config = _trained(AdapterSettings(method="dora", rank=2, layers="last:1"))
+    adapters.save(model, config, tmp_path / "a")
+    path = str(tmp_path / "a" / "adapters.safetensors")
+    kept = {k: mx.array(v) for k, v in mx.load(path).items() if not k.endswith(".m")}
+    mx.save_safetensors(path, kept)
+    with pytest.raises(ModelError, match="lacks 7 tensors"):
+        adapters.load(testing.tiny_model(), tmp_path / "a")
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_fresh_layers_are_in_the_mode_of_their_model(training):
+    model = testing.tiny_model()
+    model.train(training)
+    adapters.attach(model, replace(SETTINGS, dropout=0.5))
+    assert {part.training for _, part in model.named_modules()} == {training}

@@ -109,3 +109,80 @@ def test_rendered_rows_are_not_kept_when_a_template_file_changes(
             len(assemble.training_splits(config, loaded, Silent()).rows["train"])
         )
     assert counts == [1, 2]
+
+
+def _report(folder, rows, **settings):
+    for name, lines in rows.items():
+        text = "\n".join(json.dumps(line) for line in lines)
+        (folder / f"{name}.jsonl").write_text(text)
+    settings = {f"{key.replace('__', '.')}": value for key, value in settings.items()}
+    return check(resolve([Layer("test", settings)]), folder, Silent())
+
+
+def _pair(question, answer="a", **more):
+    return {"prompt": question, "completion": answer, **more}
+
+
+def test_every_kind_of_fault_is_counted_by_its_name(tmp_path, tiny_folder):
+    train = [
+        _pair("once"),
+        _pair("once"),
+        _pair("once", "b"),
+        _pair("none", " "),
+        {"messages": TURNS[:1]},
+        {"messages": [TURNS[0], {**TURNS[1], "weight": 0}]},
+        {"prompt": 1.5},
+        _pair("x" * 90),
+        _pair("gr\ufffdn"),
+    ]
+    report = _report(
+        tmp_path,
+        {"train": train, "test": [_pair("once"), _pair("Once!"), _pair("fresh")]},
+        model__source=str(tiny_folder),
+        data__max_length=60,
+    )
+    assert report["counts"] == {
+        **dict.fromkeys(
+            ["duplicate", "contradiction", "empty answer", "role order"], 1
+        ),
+        **dict.fromkeys(["nothing trained", "malformed", "too long", "encoding"], 1),
+        **dict.fromkeys(["leak", "near leak"], 1),
+    }
+    assert report["hurts"]
+    assert report["splits"]["train"]["rows"] == 5
+    where = {item["kind"]: item["where"] for item in report["findings"]}
+    assert where["role order"].endswith("train.jsonl:5")
+    assert where["near leak"].endswith("test.jsonl:2")
+
+
+def test_tokens_are_counted_per_split_and_tag(tmp_path, tiny_folder):
+    rows = [_pair("q", "abc", tags=["x"]), _pair("q2", "de", tags=["x", "y"])]
+    report = _report(tmp_path, {"train": rows}, model__source=str(tiny_folder))
+    told = report["splits"]["train"]
+    assert not report["hurts"]
+    assert told["supervised"] == 4 + 3  # bytes and the end of turn
+    assert told["tags"]["y"]["supervised"] == 3
+    assert told["tags"]["x"]["rows"] == 2
+    assert told["longest"] == told["tags"]["x"]["longest"]
+
+
+def test_a_guessed_encoding_is_told(tmp_path):
+    line = json.dumps(
+        _pair("ポンプから異音がする", "点検してください"), ensure_ascii=False
+    )
+    (tmp_path / "train.jsonl").write_bytes(line.encode("cp932"))
+    report = check(resolve([]), tmp_path, Silent())
+    assert report["splits"]["train"]["encoding"] in ("shift_jis", "cp932")
+
+
+def test_long_rows_that_are_dropped_are_counted_not_found(tmp_path, tiny_folder):
+    rows = [_pair("q"), _pair("x" * 90)]
+    report = _report(
+        tmp_path,
+        {"train": rows},
+        model__source=str(tiny_folder),
+        data__max_length=60,
+        data__overlong="drop",
+    )
+    assert not report["findings"]
+    assert report["splits"]["train"]["dropped"] == 1
