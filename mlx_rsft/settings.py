@@ -36,7 +36,7 @@ class ModelSettings:
 
     source: str = _setting(
         "",
-        'Hub id, local folder, .gguf file, or "demo".',
+        'Hub id, local folder, .gguf file, "demo" or "demo-gemma".',
         required="--model",
     )
     precision: str = _setting(

@@ -71,7 +71,7 @@ def load(settings: ModelSettings, report: Report | None = None) -> LoadedModel:
 
     Args:
         settings: The ``[model]`` table.
-        report: Told done and total bytes while the demo model is fetched.
+        report: Told done and total bytes while a built-in model is fetched.
 
     Raises:
         ModelError: If it cannot be found or loaded, or wants code to be run.
