@@ -12,3 +12,4 @@ __all__ = ["__version__"]
 __version__ = version("mlx-rsft")
 
 machine.load_blas()
+machine.keep_freed_memory()

@@ -8,7 +8,7 @@ types, they are mlx's.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import mlx.core as mx
 
@@ -32,12 +32,32 @@ def exp(values: mx.array) -> mx.array:
     return _exp(values) if applies(values) else mx.exp(values)
 
 
-def softmax(values: mx.array) -> mx.array:
+class Softmax(NamedTuple):
+    """A softmax over the last axis, before its last division.
+
+    Attributes:
+        raised: What divided by ``total`` is the softmax.
+        total: (..., 1).
+        lse: (..., 1) the log-sum-exp of the values.
+    """
+
+    raised: mx.array
+    total: mx.array
+    lse: mx.array
+
+
+def softmax(values: mx.array) -> Softmax:
     """Softmax over the last axis; has no gradient of its own on the CPU."""
+    top = values.max(axis=-1, keepdims=True)
     if not applies(values):
-        return mx.softmax(values, axis=-1)
-    raised = _exp(values - values.max(axis=-1, keepdims=True))
-    return raised / raised.sum(axis=-1, keepdims=True)
+        # One fused pass; the log-sum-exp follows from its largest entry.
+        share = mx.softmax(values, axis=-1)
+        lse = top - mx.log(share.max(axis=-1, keepdims=True))
+        return Softmax(share, mx.ones_like(top), lse)
+    rest, bits = _split_below(values, top)
+    raised = _join(rest, bits.view(mx.float32))
+    total = raised.sum(axis=-1, keepdims=True)
+    return Softmax(raised, total, top + mx.log(total))
 
 
 def sigmoid(values: mx.array) -> mx.array:
@@ -60,6 +80,10 @@ def _split_powers(values: Any) -> tuple[mx.array, mx.array]:
     return power - whole, ((whole + 127.0) * 8388608.0).astype(mx.int32)
 
 
+def _split_powers_below(values: Any, top: Any) -> tuple[mx.array, mx.array]:
+    return _split_powers(values - top)
+
+
 def _join_powers(f: Any, scale: Any) -> mx.array:
     g = f * f
     return ((C0 + C1 * f) + g * ((C2 + C3 * f) + g * ((C4 + C5 * f) + g * C6))) * scale
@@ -69,6 +93,7 @@ def _reciprocal(raised: Any) -> mx.array:
     return 1.0 / (1.0 + raised)
 
 
-_split: Any = mx.compile(_split_powers, shapeless=True)
-_join: Any = mx.compile(_join_powers, shapeless=True)
-_one_over_one_plus: Any = mx.compile(_reciprocal, shapeless=True)
+_split: Any = mx.compile(_split_powers)
+_split_below: Any = mx.compile(_split_powers_below)
+_join: Any = mx.compile(_join_powers)
+_one_over_one_plus: Any = mx.compile(_reciprocal)

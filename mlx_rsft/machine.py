@@ -96,6 +96,27 @@ def _load_bundled_gfortran(folder: Path) -> None:
     ctypes.CDLL(str(renamed), mode=ctypes.RTLD_GLOBAL)
 
 
+MMAP_MAX, TRIM_THRESHOLD = -4, -1  # of glibc's malloc.h
+MOST_KEPT = 2**31 - 1
+
+
+def keep_freed_memory() -> None:
+    """Let the C library keep what mlx frees, on Linux; it asks for it again at once.
+
+    mlx's CPU backend has no buffers of its own. By default every large array is mapped
+    anew, and touching its fresh pages takes longer than most operations on them.
+    ``MLX_RSFT_MALLOC=off`` leaves the default.
+    """
+    if sys.platform != "linux" or os.environ.get("MLX_RSFT_MALLOC") == "off":
+        return
+    set_option = getattr(
+        ctypes.CDLL(None), "mallopt", None
+    )  # not all libraries have it
+    if set_option is not None:
+        set_option(MMAP_MAX, 0)
+        set_option(TRIM_THRESHOLD, MOST_KEPT)
+
+
 def require_backend() -> None:
     """Raise unless an mlx backend is installed (on Linux, plain mlx brings none).
 

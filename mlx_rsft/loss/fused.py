@@ -99,19 +99,20 @@ def _chunk(
     known: Known,
     reference_ND: mx.array | None,
 ) -> tuple[LossSums, mx.array]:
-    """Sums of some rows, and the gradient at their hidden states."""
+    """Sums of some rows, and the gradient at their hidden states.
 
-    def surrogate(hidden: mx.array) -> tuple[mx.array, LossSums]:
-        # Linear in the logits with the held slope as factor, so that its gradient is
-        # the slope sent back through the head, whose logits are computed once.
-        logits_NV = head(hidden)
-        sums, slope_NV = _logit_slope(
-            mx.stop_gradient(logits_NV), head, targets_N, recipe, known, reference_ND
-        )
-        return (mx.stop_gradient(slope_NV) * logits_NV).sum(), sums
-
-    (_, sums), slope_ND = mx.value_and_grad(surrogate)(hidden_ND)
-    return LossSums._make(sums), slope_ND
+    Not traced, so that what is computed can be let go: the slope at the logits is known
+    in closed form, and the head is linear in it.
+    """
+    logits_NV = head(hidden_ND)
+    sums, slope_NV = _logit_slope(
+        logits_NV, head, targets_N, recipe, known, reference_ND
+    )
+    mx.eval(slope_NV, *sums)
+    slope_NV = slope_NV.astype(logits_NV.dtype)
+    del logits_NV
+    _, (slope_ND,) = mx.vjp(lambda hidden: [head(hidden)], [hidden_ND], [slope_NV])
+    return sums, slope_ND
 
 
 def _logit_slope(
@@ -124,6 +125,7 @@ def _logit_slope(
 ) -> tuple[LossSums, mx.array]:
     """Sums, and the objective's gradient at the logits: ``G (p - onehot) + s (p - r)``."""
     rows = kernel.read(logits_NV, targets_N)
+    mx.eval(*rows)
     stats = kernel.facts(rows, recipe.head_facts, known)
     scale_N = kernel.scale(known, rows.logp_N)
     weight_N = recipe.weight(stats) * scale_N
@@ -139,7 +141,7 @@ def _logit_slope(
         pulled_N = pulled_N + strength_N
         share_NV = strength_N[:, None] * r_NV
         drawn_NV = share_NV if drawn_NV is None else drawn_NV + share_NV
-    slope_NV = pulled_N[:, None] * rows.p_NV
+    slope_NV = (pulled_N / rows.total_N)[:, None] * rows.raised_NV
     if drawn_NV is not None:
         slope_NV = slope_NV - drawn_NV
     place = mx.arange(targets_N.size)

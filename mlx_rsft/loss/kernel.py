@@ -24,14 +24,15 @@ def wide(values: mx.array) -> mx.array:
 
 
 class Rows(NamedTuple):
-    """One pass over the logits of some rows, all float32.
+    """One pass over the logits of some rows, all float32: one exponential per logit.
 
-    ``p_NV`` costs one exponential per logit; the log-sum-exp follows from its largest
-    entry, ``z_max - log(p_max)``, without a second one.
+    ``raised_NV / total_N`` is the softmax; who multiplies it by something else divides
+    that instead, which saves a pass.
     """
 
     logits_NV: mx.array
-    p_NV: mx.array
+    raised_NV: mx.array
+    total_N: mx.array
     lse_N: mx.array
     logp_N: mx.array
 
@@ -39,20 +40,21 @@ class Rows(NamedTuple):
 def read(logits_NV: mx.array, targets_N: mx.array) -> Rows:
     """Probabilities, log-sum-exp and target log-probability of some logits."""
     logits_NV = wide(logits_NV)
-    p_NV = exponential.softmax(logits_NV)
-    lse_N = logits_NV.max(axis=-1) - mx.log(p_NV.max(axis=-1))
+    raised_NV, total_N1, lse_N1 = exponential.softmax(logits_NV)
+    lse_N = lse_N1[:, 0]
     chosen_N = mx.take_along_axis(logits_NV, targets_N[:, None], axis=-1)[:, 0]
-    return Rows(logits_NV, p_NV, lse_N, mx.minimum(chosen_N - lse_N, 0))
+    logp_N = mx.minimum(chosen_N - lse_N, 0)
+    return Rows(logits_NV, raised_NV, total_N1[:, 0], lse_N, logp_N)
 
 
 def facts(rows: Rows, wanted: Sequence[str], known: Known) -> TokenStats:
     """What an objective may know of the tokens, held constant."""
-    logits_NV, p_NV, lse_N, logp_N = (mx.stop_gradient(part) for part in rows)
+    logits_NV, raised_NV, total_N, lse_N, logp_N = map(mx.stop_gradient, rows)
     found: dict[str, mx.array] = {}
     if "entropy" in wanted:
-        found["entropy"] = lse_N - (p_NV * logits_NV).sum(axis=-1)
+        found["entropy"] = lse_N - (raised_NV * logits_NV).sum(axis=-1) / total_N
     if "collision" in wanted:
-        found["collision"] = mx.square(p_NV).sum(axis=-1)
+        found["collision"] = mx.square(raised_NV).sum(axis=-1) / mx.square(total_N)
     if "top_entropy" in wanted:
         top = mx.topk(logits_NV, min(TOP, logits_NV.shape[-1]), axis=-1)
         share = mx.softmax(top, axis=-1)
