@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mlx.core as mx
 
+from mlx_rsft import exponential
 from mlx_rsft.loss import kernel
 from mlx_rsft.loss.sums import Head, LossSums, Recipe
 from mlx_rsft.objectives.tokens import Known
@@ -21,7 +22,7 @@ def dense(
     known = known or Known()
     if targets_N.size == 0:
         return kernel.no_tokens(hidden_ND)
-    logits_NV = kernel.wide(head(hidden_ND))
+    logits_NV = exponential.wide(head(hidden_ND))
     logp_NV = logits_NV - mx.logsumexp(logits_NV, axis=-1, keepdims=True)
     logp_N = mx.take_along_axis(logp_NV, targets_N[:, None], axis=-1)[:, 0]
     stats = kernel.facts(kernel.read(logits_NV, targets_N), recipe.head_facts, known)

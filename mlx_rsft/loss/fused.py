@@ -5,12 +5,12 @@ Shapes: N supervised positions, D width, V vocabulary.
 
 from __future__ import annotations
 
-from functools import reduce
+from functools import partial, reduce
 from typing import Any
 
 import mlx.core as mx
-import numpy as np
 
+from mlx_rsft import exponential
 from mlx_rsft.loss import kernel
 from mlx_rsft.loss.kernel import CHUNK_BYTES, chunks
 from mlx_rsft.loss.sums import Head, LossSums, Recipe
@@ -37,7 +37,7 @@ def fused(
         return kernel.no_tokens(hidden_ND)
 
     def forward(hidden: mx.array) -> tuple[mx.array, ...]:
-        held = _detached(hidden)
+        held = exponential.detached(hidden)
         sums, slope_ND = _walk(
             head, held, targets_N, recipe, known, reference_ND, chunk_bytes
         )
@@ -51,16 +51,6 @@ def fused(
     with_gradient.vjp(backward)
     *sums, _ = with_gradient(hidden_ND)
     return LossSums._make(sums)
-
-
-def _detached(traced: mx.array) -> mx.array:
-    """The same values, out of sight of the differentiation that is under way.
-
-    MLX keeps the whole graph of what it traces, evaluated or not; each chunk's logits
-    would then stay until the end.
-    """
-    values = np.array(kernel.wide(traced))
-    return mx.array(values, dtype=traced.dtype)
 
 
 def _walk(
@@ -87,7 +77,7 @@ def _walk(
         # Computed now, so that the next chunk's logits can have this one's memory.
         mx.eval(slope, *sums)
         parts.append(sums)
-        slopes.append(_detached(slope))
+        slopes.append(exponential.detached(slope))
     return reduce(LossSums.__add__, parts), mx.concatenate(slopes)
 
 
@@ -111,8 +101,12 @@ def _chunk(
     mx.eval(slope_NV, *sums)
     slope_NV = slope_NV.astype(logits_NV.dtype)
     del logits_NV
-    _, (slope_ND,) = mx.vjp(lambda hidden: [head(hidden)], [hidden_ND], [slope_NV])
+    _, (slope_ND,) = mx.vjp(partial(_listed, head), [hidden_ND], [slope_NV])
     return sums, slope_ND
+
+
+def _listed(head: Head, hidden_ND: mx.array) -> list[mx.array]:
+    return [head(hidden_ND)]
 
 
 def _logit_slope(

@@ -10,17 +10,15 @@ from typing import NamedTuple
 
 import mlx.core as mx
 
-from mlx_rsft import exponential
+from mlx_rsft import exponential, machine
 from mlx_rsft.loss.sums import NUM_BINS, Head, LossSums
 from mlx_rsft.objectives.tokens import TOP, Known, Pull, TokenStats
 
 CHUNK_BYTES = 64 << 20
 """Budget of one chunk's float32 logits."""
 
-
-def wide(values: mx.array) -> mx.array:
-    """In float32 whatever they came in; float64 stays, for comparisons."""
-    return values if values.dtype == mx.float64 else values.astype(mx.float32)
+CPU_ROWS = 128
+"""Enough rows to keep a processor's cores busy; more would only take more memory."""
 
 
 class Rows(NamedTuple):
@@ -39,7 +37,7 @@ class Rows(NamedTuple):
 
 def read(logits_NV: mx.array, targets_N: mx.array) -> Rows:
     """Probabilities, log-sum-exp and target log-probability of some logits."""
-    logits_NV = wide(logits_NV)
+    logits_NV = exponential.wide(logits_NV)
     raised_NV, total_N1, lse_N1 = exponential.softmax(logits_NV)
     lse_N = lse_N1[:, 0]
     chosen_N = mx.take_along_axis(logits_NV, targets_N[:, None], axis=-1)[:, 0]
@@ -82,7 +80,7 @@ def summed(
 def no_tokens(hidden_ND: mx.array) -> LossSums:
     """The sums over nothing: zero, and with a zero gradient."""
     zero = mx.zeros(())
-    through = wide(hidden_ND).sum() * 0
+    through = exponential.wide(hidden_ND).sum() * 0
     return LossSums(through, zero, zero, zero, zero, zero, mx.zeros((NUM_BINS,)))
 
 
@@ -104,7 +102,7 @@ def held_target(
     base_NV = None
     if pull.needs_reference:
         assert reference_ND is not None, "the pull needs the base model's hidden states"
-        base_NV = wide(head(reference_ND))
+        base_NV = exponential.wide(head(reference_ND))
     return mx.stop_gradient(pull.target(mx.stop_gradient(logits_NV), base_NV))
 
 
@@ -149,4 +147,6 @@ def chunks(head: Head, hidden_ND: mx.array, chunk_bytes: int) -> list[tuple[int,
     num_rows = hidden_ND.shape[0]
     vocabulary = head(hidden_ND[:1]).shape[-1]  # lazy: only its shape is asked for
     size = max(1, chunk_bytes // (4 * vocabulary))
+    if machine.backend() == "cpu":
+        size = min(size, CPU_ROWS)
     return [(at, min(at + size, num_rows)) for at in range(0, num_rows, size)]

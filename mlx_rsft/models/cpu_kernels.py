@@ -22,8 +22,8 @@ import mlx.nn as nn
 
 from mlx_rsft import exponential, machine
 
-BLOCK = 256
-"""Queries at a time."""
+SCORE_BYTES, LEAST_BLOCK = 2 << 20, 32
+"""What the scores of the queries at a time may take; and how many these are at least."""
 FUTURE = -1e30
 HOME = "mlx_lm.models."
 
@@ -39,6 +39,7 @@ def _with_backward(forward: Step, backward: Step) -> Any:
 
 
 def _swiglu(gate: mx.array, x: mx.array) -> mx.array:
+    gate, x = exponential.detached(gate), exponential.detached(x)
     return gate * exponential.sigmoid(gate) * x
 
 
@@ -59,6 +60,7 @@ swiglu: Step = _with_backward(_swiglu, _swiglu_backward)
 
 def _gelu(x: mx.array) -> mx.array:
     # (1 + tanh(u)) / 2 is the logistic function at 2 u.
+    x = exponential.detached(x)
     return x * exponential.sigmoid(_twice_inner(x))
 
 
@@ -93,69 +95,97 @@ def causal_attention(
     return mixed.reshape(rows, heads, length, -1)
 
 
-def _blocks(length: int) -> list[tuple[int, int]]:
-    return [(at, min(at + BLOCK, length)) for at in range(0, length, BLOCK)]
+def _blocks(q: mx.array) -> list[tuple[int, int]]:
+    """Ranges of queries whose scores stay in the processor's cache."""
+    heads, groups, length, _ = q.shape
+    size = max(LEAST_BLOCK, SCORE_BYTES // (4 * heads * groups * length))
+    return [(at, min(at + size, length)) for at in range(0, length, size)]
 
 
 def _scores(q: mx.array, keys: mx.array, start: int) -> mx.array:
-    """(B, K, G, n, end) scores of a block of queries that begins at ``start``."""
-    rows, heads, groups, count, width = q.shape
+    """(K, G, n, end) scores of a block of one row's queries that begins at ``start``."""
+    heads, groups, count, width = q.shape
     end = start + count
-    flat = q.reshape(rows, heads, groups * count, width)
-    found = flat @ keys[:, :, :end].swapaxes(-1, -2)
+    flat = q.reshape(heads, groups * count, width)
+    found = flat @ keys[:, :end].swapaxes(-1, -2)
     future = mx.arange(end)[None] > mx.arange(start, end)[:, None]
     barred = future.astype(q.dtype) * FUTURE
-    return found.reshape(rows, heads, groups, count, end) + barred
+    return found.reshape(heads, groups, count, end) + barred
 
 
 def _attend_forward(q: mx.array, keys: mx.array, values: mx.array) -> list[mx.array]:
     """What each query gathers, and the log-sum-exp of its scores."""
+    q, keys, values = (
+        exponential.detached(q),
+        exponential.detached(keys),
+        exponential.detached(values),
+    )
     mixed: list[mx.array] = []
     sums: list[mx.array] = []
-    for start, end in _blocks(q.shape[3]):
-        scores = _scores(q[:, :, :, start:end], keys, start)
-        top = scores.max(axis=-1, keepdims=True)
-        raised = exponential.exp(scores - top)
-        total = raised.sum(axis=-1, keepdims=True)
-        mixed.append(raised @ values[:, :, None, :end] / total)
-        sums.append(top + mx.log(total))
-    return [mx.concatenate(mixed, axis=3), mx.concatenate(sums, axis=3)]
+    for q_row, k_row, v_row in zip(q, keys, values, strict=True):
+        parts = [
+            _attend_block(q_row[:, :, start:end], k_row, v_row, start)
+            for start, end in _blocks(q_row)
+        ]
+        mixed.append(mx.concatenate([part for part, _ in parts], axis=2))
+        sums.append(mx.concatenate([part for _, part in parts], axis=2))
+        mx.eval(mixed[-1], sums[-1])
+    return [mx.stack(mixed), mx.stack(sums)]
+
+
+def _attend_block(
+    q: mx.array, keys: mx.array, values: mx.array, start: int
+) -> tuple[mx.array, mx.array]:
+    scores = _scores(q, keys, start)
+    raised, total, lse = exponential.softmax(scores)
+    return raised @ values[:, None, : scores.shape[-1]] / total, lse
 
 
 def _attend_backward(primals: Any, cotangents: Any, outputs: Any) -> Any:
-    q, keys, values = primals
-    mixed, sums = outputs
     slope, _ = cotangents
+    mixed, sums = outputs
     drift = (slope * mixed).sum(axis=-1, keepdims=True)
+    rows = zip(*primals, sums, slope, drift, strict=True)
+    slopes = [_row_backward(*row) for row in rows]
+    return [mx.stack(parts) for parts in zip(*slopes, strict=True)]
+
+
+def _row_backward(
+    q: mx.array,
+    keys: mx.array,
+    values: mx.array,
+    sums: mx.array,
+    slope: mx.array,
+    drift: mx.array,
+) -> tuple[mx.array, mx.array, mx.array]:
+    """Slopes at one row's queries, keys and values."""
     q_slopes: list[mx.array] = []
     k_slope, v_slope = mx.zeros_like(keys), mx.zeros_like(values)
-    for start, end in _blocks(q.shape[3]):
-        part = (slice(None), slice(None), slice(None), slice(start, end))
+    for start, end in _blocks(q):
+        part = (slice(None), slice(None), slice(start, end))
         share = exponential.exp(_scores(q[part], keys, start) - sums[part])
         up = slope[part]
-        wanted = up @ values[:, :, None, :end].swapaxes(-1, -2)
+        wanted = up @ values[:, None, :end].swapaxes(-1, -2)
         score_slope = share * (wanted - drift[part])
-        q_slopes.append(score_slope @ keys[:, :, None, :end])
+        q_slopes.append(score_slope @ keys[:, None, :end])
         k_slope = _added(k_slope, _over_groups(score_slope, q[part]))
         v_slope = _added(v_slope, _over_groups(share, up))
-    return [mx.concatenate(q_slopes, axis=3), k_slope, v_slope]
+    return mx.concatenate(q_slopes, axis=2), k_slope, v_slope
 
 
 _attend: Step = _with_backward(_attend_forward, _attend_backward)
 
 
 def _over_groups(weights: mx.array, rows: mx.array) -> mx.array:
-    """(B, K, end, D): the sum over groups and queries of weights times rows."""
-    batch, heads, groups, count, end = weights.shape
-    flat = weights.reshape(batch, heads, groups * count, end)
-    return flat.swapaxes(-1, -2) @ rows.reshape(batch, heads, groups * count, -1)
+    """(K, end, D): the sum over groups and queries of weights times rows."""
+    heads, groups, count, end = weights.shape
+    flat = weights.reshape(heads, groups * count, end)
+    return flat.swapaxes(-1, -2) @ rows.reshape(heads, groups * count, -1)
 
 
 def _added(total: mx.array, part: mx.array) -> mx.array:
-    short = total.shape[2] - part.shape[2]
-    return total + (
-        mx.pad(part, [(0, 0), (0, 0), (0, short), (0, 0)]) if short else part
-    )
+    short = total.shape[1] - part.shape[1]
+    return total + (mx.pad(part, [(0, 0), (0, short), (0, 0)]) if short else part)
 
 
 def attention(
