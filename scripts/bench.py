@@ -5,8 +5,8 @@
     ./scripts/bench --short                  # a tiny model: does everything run?
 
 Each run is a process of its own; which side goes first alternates. Same float32 model
-folder, rows, blocks, LoRA rank and scale, AdamW with bias correction at a constant rate,
-no clipping, same number of updates. mlx-lm trains plain SFT, mlx-lm-lora DFT, and ours
+folder, rows, blocks and initial adapter, AdamW with bias correction at a constant rate, no
+clipping, as many updates; each side has its own order of the rows. mlx-lm trains plain SFT, mlx-lm-lora DFT, and ours
 the same in each pair. Seconds are those of the updates alone, ours with what it keeps
 of the frozen blocks; loading and rendering are left out on both sides. In f they are
 those of whole processes, and an objective that no peer has is trained as plain SFT.
@@ -29,6 +29,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+import bench_cost
 import bench_env
 import bench_report
 import bench_work
@@ -36,8 +37,8 @@ from bench_work import SCENARIOS, Scenario
 
 from mlx_rsft import config, files, machine
 from mlx_rsft.config import Layer
-from mlx_rsft.models import load
-from mlx_rsft.settings import ModelSettings
+from mlx_rsft.models import adapters, load
+from mlx_rsft.workflows import assemble
 from mlx_rsft.workflows.evaluate import evaluate
 from mlx_rsft.workflows.reporter import Silent
 
@@ -113,9 +114,7 @@ class Bench:
 
     def pairs(self, number: int) -> Found:
         """``number`` pairs with each peer, by peer, and what the bare model scores."""
-        self.model = bench_work.model_folder(self.scenario.model, self.scratch)
-        tokenizer = load.tokenizer(ModelSettings(source=str(self.model)))
-        bench_work.write_rows(self.scenario, tokenizer, self.scratch / "data")
+        self._prepare()
         pairs: dict[str, list[Found]] = {}
         for number_done in range(number):
             for peer in self._opponents():
@@ -126,6 +125,15 @@ class Bench:
                 pairs.setdefault(peer, []).append(both)
         base = self._nll(None)
         return {"work": asdict(self.scenario), "base_nll": base, "pairs": pairs}
+
+    def _prepare(self) -> None:
+        """Write what every run reads: model, rows, and the adapter before training."""
+        self.model = bench_work.model_folder(self.scenario.model, self.scratch)
+        settings = bench_cost.settings(self._job(OURS, ["sft"])).config
+        loaded = load.load(settings.model)
+        bench_work.write_rows(self.scenario, loaded.tokenizer, self.scratch / "data")
+        written = assemble.fresh_adapter(loaded, settings)
+        adapters.save(loaded.model, written, self.scratch / "start")
 
     def _opponents(self) -> list[str]:
         """Whom ours is paired with; of several objectives each has its own trainer."""
@@ -168,12 +176,24 @@ class Bench:
         out = self.scratch / "out"
         shutil.rmtree(out, ignore_errors=True)
         out.mkdir()
+        job = self._job(runner, objectives)
+        files.write_json(out / "job.json", job)
+        began = perf_counter()
+        _start([python, str(RUN), str(out / "job.json"), str(out / "result.json")])
+        seconds = perf_counter() - began
+        result = json.loads((out / "result.json").read_text(encoding="utf-8"))
+        adapters = result.pop("adapters")
+        nll = {name: self._nll(Path(folder)) for name, folder in adapters.items()}
+        return result | {"process_seconds": seconds, "nll": nll}
+
+    def _job(self, runner: str, objectives: Sequence[str]) -> Found:
         work = self.scenario
-        job = {
+        return {
             "side": runner,
             "model": str(self.model),
             "data": str(self.scratch / "data"),
-            "out": str(out),
+            "out": str(self.scratch / "out"),
+            "start": str(self.scratch / "start" / "adapters.safetensors"),
             "objectives": list(objectives),
             "layers": work.layers,
             "batch_size": work.batch_size,
@@ -183,14 +203,6 @@ class Bench:
             "checkpoint": work.checkpoint,
             "max_length": LONGEST,
         }
-        files.write_json(out / "job.json", job)
-        began = perf_counter()
-        _start([python, str(RUN), str(out / "job.json"), str(out / "result.json")])
-        seconds = perf_counter() - began
-        result = json.loads((out / "result.json").read_text(encoding="utf-8"))
-        adapters = result.pop("adapters")
-        nll = {name: self._nll(Path(folder)) for name, folder in adapters.items()}
-        return result | {"process_seconds": seconds, "nll": nll}
 
     def _nll(self, adapter: Path | None) -> float:
         """Nats per token of the held-out rows, by our evaluation for every side."""

@@ -38,3 +38,30 @@ class Cost:
     checkpoint: bool = False
     blas: str = ""
     adapters: dict[str, str] = field(default_factory=dict[str, str])
+
+
+def settings(job: Job) -> Any:
+    """The settings of ours that are the peers' settings."""
+    from mlx_rsft import config
+    from mlx_rsft.settings import KEYS
+
+    values: dict[str, object] = {
+        "model.source": job["model"],
+        "model.precision": "float32",
+        "data.source": job["data"],
+        "data.max_length": job["max_length"],
+        "objective.name": job["objectives"][0],
+        "adapter.layers": "all" if job["layers"] == -1 else f"last:{job['layers']}",
+        "adapter.rank": RANK,
+        "adapter.scale": SCALE,
+        "optimizer.learning_rate": RATE,
+        "optimizer.warmup": 0,
+        "optimizer.schedule": "constant",
+        "optimizer.clip_norm": 0,
+        "training.epochs": job["epochs"],
+        "training.batch_size": job["batch_size"],
+        "seed": SEED,
+    }
+    if job["checkpoint"] and "training.grad_checkpoint" in KEYS:
+        values["training.grad_checkpoint"] = True
+    return config.resolve([config.Layer("scripts/bench", values)])

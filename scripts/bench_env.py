@@ -62,5 +62,5 @@ def _make(folder: Path, interpreter: Path, wanted: list[str]) -> None:
     install = [interpreter, "-m", "pip", "install", "--disable-pip-version-check"]
     ours = ["--no-deps", "--editable", str(ROOT)]  # only its mlx_rsft.machine is used
     for what in (wanted, ours):
-        subprocess.run([*install, "--quiet", *what], check=True, stdout=sys.stderr)
+        subprocess.run([*install, "-qq", *what], check=True, stdout=sys.stderr)
     (folder / READY).write_text("")

@@ -18,8 +18,9 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+import bench_cost
 import bench_peers
-from bench_cost import RANK, RATE, SCALE, SEED, Cost, Job
+from bench_cost import Cost, Job
 
 from mlx_rsft import machine  # before mlx.core: a fast BLAS under it, for each side
 
@@ -75,7 +76,7 @@ def ours(job: Job) -> Cost:
 
     clock, cost = Clock(), Cost()
     run_dir = Path(job["out"]) / "run"
-    prepared = train.prepare(_resolved(job, cost), run_dir, clock)
+    prepared = train.prepare(bench_cost.settings(job), run_dir, clock)
     rows, config = prepared.splits.rows["train"], prepared.resolved.config
     clock.peak_bytes = 0
     result = train.train(prepared, run_dir, clock)
@@ -93,7 +94,7 @@ def our_arms(job: Job) -> Cost:
     from mlx_rsft.workflows import assemble
 
     clock, cost = Clock(), Cost()
-    config = _resolved(job, cost).config
+    config = bench_cost.settings(job).config
     loaded = assemble.model(config, clock)
     rows = assemble.training_splits(config, loaded, clock).rows["train"]
     split = SplitModel(loaded.model)
@@ -123,32 +124,6 @@ def _after(advance: Callable[[int], None], _record: object) -> None:
     advance(1)
 
 
-def _resolved(job: Job, cost: Cost) -> Any:
-    """The settings of ours that are the peers' settings."""
-    from mlx_rsft import config, settings
-
-    values: dict[str, object] = {
-        "model.source": job["model"],
-        "model.precision": "float32",
-        "data.source": job["data"],
-        "data.max_length": job["max_length"],
-        "objective.name": job["objectives"][0],
-        "adapter.layers": "all" if job["layers"] == -1 else f"last:{job['layers']}",
-        "adapter.rank": RANK,
-        "adapter.scale": SCALE,
-        "optimizer.learning_rate": RATE,
-        "optimizer.warmup": 0,
-        "optimizer.schedule": "constant",
-        "optimizer.clip_norm": 0,
-        "training.epochs": job["epochs"],
-        "training.batch_size": job["batch_size"],
-        "seed": SEED,
-    }
-    if job["checkpoint"] and "training.grad_checkpoint" in settings.KEYS:
-        values["training.grad_checkpoint"] = cost.checkpoint = True
-    return config.resolve([config.Layer("scripts/bench", values)])
-
-
 def _count(cost: Cost, rows: Any, config: Any, clock: Clock) -> None:
     """Add what one pass over all steps read, from the order that training has."""
     from mlx_rsft.data import batching
@@ -165,6 +140,7 @@ def _count(cost: Cost, rows: Any, config: Any, clock: Clock) -> None:
             width = batching.padded_width(max(lengths[place] for place in group))
             cost.positions += width * len(group)
     cost.head_rows = cost.supervised
+    cost.checkpoint = getattr(training, "grad_checkpoint", False)
     cost.seconds, cost.peak_bytes = clock.seconds, clock.peak_bytes
 
 
