@@ -36,7 +36,7 @@ class ModelSettings:
 
     source: str = _setting(
         "",
-        'Hub id, local folder, .gguf file, or "demo".',
+        'Hub id, local folder, .gguf file, "demo" or "demo-gemma".',
         required="--model",
     )
     precision: str = _setting(
@@ -197,6 +197,17 @@ class TrainingSettings:
     batch_size: int = _setting(16, "Rows per optimizer step.", least=1)
     token_budget: int = _setting(
         2048, "Padded tokens computed at once; a step is cut to fit.", least=16
+    )
+    trunk_cache: str = _setting(
+        "auto",
+        "Keep what frozen blocks below the adapter make of each row; auto: where it "
+        "pays, in memory if it fits there.",
+        choices=("auto", "off", "memory", "disk"),
+    )
+    trunk_gb: float = _setting(
+        0.0,
+        "Most it may take, GB; 0: a quarter of memory, half the free disk.",
+        least=0,
     )
 
 

@@ -1,15 +1,20 @@
-"""Shared fixtures: a tiny model and data on disk, and the demo model."""
+"""Shared fixtures: a tiny model and data, the built-in models, and llama.cpp."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
+import subprocess
+import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
 
 from mlx_rsft import files, testing
 from mlx_rsft.models import demo
+from mlx_rsft.models.gguf import convert
 
 USERS_CACHE = files.cache_folder()  # read now, before any test moves the cache
 
@@ -26,6 +31,22 @@ def demo_gguf() -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLX_RSFT_CACHE", str(USERS_CACHE))
         return demo.gguf_file()
+
+
+@pytest.fixture(scope="session")
+def gemma_gguf() -> Path:
+    """The built-in Gemma 3 270M, kept where the demo model is."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLX_RSFT_CACHE", str(USERS_CACHE))
+        return demo.gguf_file("demo-gemma")
+
+
+@pytest.fixture(scope="session")
+def gemma_folder(gemma_gguf, tmp_path_factory) -> Path:
+    """The built-in Gemma as a folder, converted by the code under test."""
+    folder = tmp_path_factory.mktemp("gemma") / "model"
+    convert(gemma_gguf, folder, float_type="float32")
+    return folder
 
 
 @pytest.fixture(scope="session")
@@ -49,3 +70,102 @@ def write_rows(path: Path, pairs: list[tuple[str, str]]) -> Path:
     lines = [json.dumps({"prompt": q, "completion": a}) for q, a in pairs]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
+
+
+SERVER = """
+import os, sys, xllamacpp
+params = xllamacpp.CommonParams()
+params.model.path = sys.argv[1]
+params.n_ctx = 512
+params.n_parallel = 1
+params.cpuparams.n_threads = 2
+params.warmup = False
+params.verbosity = 0
+# Float16 is its default for the cache and inside flash attention.
+params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
+flash = xllamacpp.llama_flash_attn_type
+params.flash_attn_type = flash.LLAMA_FLASH_ATTN_TYPE_DISABLED
+server = xllamacpp.Server(params)
+print("address", server.listening_address, flush=True)
+sys.stdin.read()
+os._exit(0)
+"""
+
+
+class LlamaCpp:
+    """A llama.cpp server with one model.
+
+    In a process of its own, because ending one inside ours sometimes never returns.
+    """
+
+    def __init__(self, path: Path) -> None:
+        command = [sys.executable, "-c", SERVER, str(path)]
+        pipe = subprocess.PIPE
+        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
+        lines = (line.split() for line in self._process.stdout)
+        found = next((line[1] for line in lines if line[:1] == ["address"]), None)
+        assert found, "llama.cpp (package xllamacpp) did not start; see stderr"
+        self._address = found
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+    def close(self) -> None:
+        self._process.communicate()
+
+    def _post(self, path, **body):
+        request = urllib.request.Request(
+            self._address + path,
+            json.dumps(body).encode(),
+            {"Content-Type": "application/json"},
+        )
+        with self._opener.open(request) as answer:
+            return json.load(answer)
+
+    def continued(self, ids: list[int], tokens: int) -> str:
+        """What it finds most likely to follow."""
+        body = {"prompt": ids, "n_predict": tokens, "temperature": 0}
+        return self._post("/completion", **body)["content"]
+
+    def ids(self, text: str, *, add_special: bool = False) -> list[int]:
+        body = {"content": text, "add_special": add_special, "parse_special": True}
+        return self._post("/tokenize", **body)["tokens"]
+
+    def render(self, messages: list[dict[str, str]]) -> str:
+        return self._post("/apply-template", messages=messages)["prompt"]
+
+    def log_probs(self, ids: list[int], most_likely: int) -> dict[int, float]:
+        """The next token's log-probabilities in nats, of the most likely ones."""
+        # A token that is half a character would be held back with its probabilities,
+        # so a plain letter is forced; those reported are of the untouched logits.
+        answer = self._post(
+            "/completion",
+            prompt=ids,
+            n_predict=1,
+            n_probs=most_likely,
+            logit_bias=[[self.ids("a")[0], 1e4]],
+            temperature=0,
+        )
+        top = answer["completion_probabilities"][0]["top_logprobs"]
+        return {entry["id"]: entry["logprob"] for entry in top}
+
+
+@pytest.fixture
+def llama_cpp():
+    """Starts llama.cpp on a file, for the length of a test."""
+    with contextlib.ExitStack() as started:
+
+        def start(path: Path) -> LlamaCpp:
+            return started.enter_context(contextlib.closing(LlamaCpp(path)))
+
+        yield start
+
+
+@pytest.fixture(scope="session")
+def demo_llama_cpp(demo_gguf):
+    with contextlib.closing(LlamaCpp(demo_gguf)) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def gemma_llama_cpp(gemma_gguf):
+    with contextlib.closing(LlamaCpp(gemma_gguf)) as server:
+        yield server

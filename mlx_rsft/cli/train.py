@@ -24,6 +24,7 @@ from mlx_rsft.errors import ConfigError
     "training.steps",
     "training.batch_size",
     "training.token_budget",
+    "training.trunk_cache",
     "adapter.method",
     "adapter.layers",
     "adapter.keys",

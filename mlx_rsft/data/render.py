@@ -15,9 +15,9 @@ from typing import Any
 
 from mlx_rsft.data import masks
 from mlx_rsft.data.conversation import Conversation, Example
-from mlx_rsft.data.tokenizing import ChatTokenizer, Encoder
 from mlx_rsft.data.masks import Turn
 from mlx_rsft.data.templates import CHOICES, Template
+from mlx_rsft.data.tokenizing import ChatTokenizer, Encoder
 from mlx_rsft.errors import DataError, ModelError
 
 LAST, ALL, EVERYTHING = "last", "all", "everything"

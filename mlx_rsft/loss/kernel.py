@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import mlx.core as mx
 
+from mlx_rsft import exponential
 from mlx_rsft.loss.sums import NUM_BINS, Head, LossSums
 from mlx_rsft.objectives.tokens import TOP, Known, Pull, TokenStats
 
@@ -38,7 +39,7 @@ class Rows(NamedTuple):
 def read(logits_NV: mx.array, targets_N: mx.array) -> Rows:
     """Probabilities, log-sum-exp and target log-probability of some logits."""
     logits_NV = wide(logits_NV)
-    p_NV = mx.softmax(logits_NV, axis=-1)
+    p_NV = exponential.softmax(logits_NV)
     lse_N = logits_NV.max(axis=-1) - mx.log(p_NV.max(axis=-1))
     chosen_N = mx.take_along_axis(logits_NV, targets_N[:, None], axis=-1)[:, 0]
     return Rows(logits_NV, p_NV, lse_N, mx.minimum(chosen_N - lse_N, 0))

@@ -10,10 +10,11 @@ Shapes: B rows, K key heads, G query heads per key head, T positions, D head wid
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from functools import partial
+from types import ModuleType
 from typing import Any
 
 import mlx.core as mx
@@ -24,33 +25,61 @@ from mlx_rsft import exponential, machine
 BLOCK = 256
 """Queries at a time."""
 FUTURE = -1e30
+HOME = "mlx_lm.models."
 
 
-def _gate(gate: mx.array, x: mx.array) -> mx.array:
-    return gate * exponential.sigmoid(gate) * x
+Step = Callable[..., Any]
 
 
-def _gate_slopes(gate: Any, x: Any, s: Any, g: Any) -> tuple[mx.array, mx.array]:
-    return g * x * (s * (1.0 + gate * (1.0 - s))), g * (gate * s)
-
-
-_slopes: Any = mx.compile(_gate_slopes)
-
-
-def _with_vjp(forward: Callable[..., Any], backward: Callable[..., Any]) -> Any:
+def _with_backward(forward: Step, backward: Step) -> Any:
+    """A function that keeps its inputs alone for the backward pass."""
     function: Any = mx.custom_function(forward)
     function.vjp(backward)
     return function
 
 
-def _gate_backward(primals: Any, cotangent: mx.array, output: Any) -> Any:
+def _swiglu(gate: mx.array, x: mx.array) -> mx.array:
+    return gate * exponential.sigmoid(gate) * x
+
+
+def _swiglu_backward(primals: Any, cotangent: mx.array, output: Any) -> Any:
     del output
     gate, x = primals
-    return _slopes(gate, x, exponential.sigmoid(gate), cotangent)
+    return _swiglu_slopes(gate, x, exponential.sigmoid(gate), cotangent)
 
 
-swiglu: Callable[[mx.array, mx.array], mx.array] = _with_vjp(_gate, _gate_backward)
-"""``silu(gate) * x``; keeps nothing for the backward pass but its inputs."""
+@mx.compile
+def _swiglu_slopes(gate: Any, x: Any, s: Any, g: Any) -> Any:
+    return g * x * (s * (1.0 + gate * (1.0 - s))), g * (gate * s)
+
+
+swiglu: Step = _with_backward(_swiglu, _swiglu_backward)
+"""``silu(gate) * x``."""
+
+
+def _gelu(x: mx.array) -> mx.array:
+    # (1 + tanh(u)) / 2 is the logistic function at 2 u.
+    return x * exponential.sigmoid(_twice_inner(x))
+
+
+def _gelu_backward(primal: mx.array, cotangent: mx.array, output: Any) -> Any:
+    del output
+    return _gelu_slope(primal, exponential.sigmoid(_twice_inner(primal)), cotangent)
+
+
+@mx.compile
+def _twice_inner(x: Any) -> Any:
+    return INNER * x * (1.0 + CUBIC * x * x)
+
+
+@mx.compile
+def _gelu_slope(x: Any, s: Any, g: Any) -> Any:
+    return g * (s + x * s * (1.0 - s) * INNER * (1.0 + 3.0 * CUBIC * x * x))
+
+
+INNER, CUBIC = 2.0 * math.sqrt(2.0 / math.pi), 0.044715
+gelu_approx: Step = _with_backward(_gelu, _gelu_backward)
+"""GELU by its approximation with a hyperbolic tangent."""
 
 
 def causal_attention(
@@ -60,8 +89,7 @@ def causal_attention(
     rows, heads, length, width = queries.shape
     groups = heads // keys.shape[1]
     grouped = (queries * scale).reshape(rows, -1, groups, length, width)
-    attend = _with_vjp(_attend, _attend_backward)
-    mixed, _ = attend(grouped, keys, values)
+    mixed, _ = _attend(grouped, keys, values)
     return mixed.reshape(rows, heads, length, -1)
 
 
@@ -80,7 +108,7 @@ def _scores(q: mx.array, keys: mx.array, start: int) -> mx.array:
     return found.reshape(rows, heads, groups, count, end) + barred
 
 
-def _attend(q: mx.array, keys: mx.array, values: mx.array) -> list[mx.array]:
+def _attend_forward(q: mx.array, keys: mx.array, values: mx.array) -> list[mx.array]:
     """What each query gathers, and the log-sum-exp of its scores."""
     mixed: list[mx.array] = []
     sums: list[mx.array] = []
@@ -113,6 +141,9 @@ def _attend_backward(primals: Any, cotangents: Any, outputs: Any) -> Any:
     return [mx.concatenate(q_slopes, axis=3), k_slope, v_slope]
 
 
+_attend: Step = _with_backward(_attend_forward, _attend_backward)
+
+
 def _over_groups(weights: mx.array, rows: mx.array) -> mx.array:
     """(B, K, end, D): the sum over groups and queries of weights times rows."""
     batch, heads, groups, count, end = weights.shape
@@ -127,38 +158,65 @@ def _added(total: mx.array, part: mx.array) -> mx.array:
     )
 
 
-def _attention(stock: Callable[..., mx.array], *args: Any, **options: Any) -> mx.array:
-    """The model's attention where it is causal and without a cache; else as it was."""
-    queries, keys, values = args[:3]
-    plain = options.get("cache", args[3] if len(args) > 3 else None) is None
-    if (
-        plain
-        and options.get("mask") == "causal"
-        and options.get("sinks") is None
-        and exponential.applies(queries)
-        and queries.shape[2] == keys.shape[2]
-    ):
-        return causal_attention(queries, keys, values, options["scale"])
-    return stock(*args, **options)
+def attention(
+    queries: mx.array,
+    keys: mx.array,
+    values: mx.array,
+    cache: Any = None,
+    scale: float = 1.0,
+    mask: Any = None,
+    sinks: Any = None,
+) -> mx.array:
+    """mlx-lm's attention; where it is plainly causal, ours."""
+    plain = cache is None and sinks is None and isinstance(mask, str)
+    if plain and exponential.applies(queries) and queries.shape[2] == keys.shape[2]:
+        return causal_attention(queries, keys, values, scale)
+    from mlx_lm.models import base
+
+    stock: Step = base.scaled_dot_product_attention
+    return stock(queries, keys, values, cache, scale, mask, sinks)
+
+
+class _Layers(ModuleType):
+    """``mlx.nn`` with another ``gelu_approx``."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(nn, name)
+
+
+_layers: Any = _Layers("mlx.nn")
+_layers.gelu_approx = gelu_approx
+
+
+def _stand_ins() -> dict[str, tuple[Any, Any]]:
+    """By the name that model modules know it by: mlx-lm's, and ours."""
+    from mlx_lm.models import activations, base
+
+    return {
+        "scaled_dot_product_attention": (base.scaled_dot_product_attention, attention),
+        "swiglu": (activations.swiglu, swiglu),
+        "nn": (nn, _layers),
+    }
 
 
 @contextmanager
 def exchanged(model: nn.Module) -> Generator[None]:
-    """Put the stand-ins into the module that the model's code lives in, for a block."""
-    home: Any = sys.modules[type(model).__module__]
+    """Put the stand-ins where the model's code looks for what it calls, for a block."""
     if machine.backend() != "cpu":
         yield
         return
-    stock: Any = getattr(home, "scaled_dot_product_attention", None)
-    stand_ins = {
-        "scaled_dot_product_attention": partial(_attention, stock),
-        "swiglu": swiglu,
-    }
-    before = {name: getattr(home, name) for name in stand_ins if hasattr(home, name)}
-    for name in before:
-        setattr(home, name, stand_ins[name])
+    names = {type(part).__module__ for part in model.modules()}
+    homes: list[Any] = [sys.modules[name] for name in names if name.startswith(HOME)]
+    before = [
+        (home, name, stock, ours)
+        for name, (stock, ours) in _stand_ins().items()
+        for home in homes
+        if getattr(home, name, None) is stock
+    ]
+    for home, name, _, ours in before:
+        setattr(home, name, ours)
     try:
         yield
     finally:
-        for name, function in before.items():
-            setattr(home, name, function)
+        for home, name, stock, _ in before:
+            setattr(home, name, stock)

@@ -1,8 +1,7 @@
 """A GGUF file as a folder that mlx-lm and transformers load.
 
 4- and 8-bit blocks (Q4_0, Q4_1, Q8_0) keep their integers, so nothing is rounded twice;
-every other block type becomes floats. A new architecture is one more member of
-``ARCHITECTURES``.
+all others become floats. A new architecture is one more member of ``ARCHITECTURES``.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import mlx.core as mx
 import numpy as np
@@ -20,14 +19,18 @@ from numpy.typing import NDArray
 
 from mlx_rsft import files
 from mlx_rsft.errors import ConfigError, ModelError, nearest, raise_together
-from mlx_rsft.models import gguf_file, gguf_llama, gguf_tokenizer
+from mlx_rsft.models import (
+    gguf_decoder,
+    gguf_file,
+    gguf_gemma,
+    gguf_llama,
+    gguf_tokenizer,
+    gguf_vocabulary,
+)
 from mlx_rsft.models.gguf_file import ELSEWHERE, GROUP, Floats, GgufFile
 
-if TYPE_CHECKING:
-    from gguf.gguf_reader import ReaderTensor
-
-CONVERTER = 1  # count up when the same file would become another folder
-FLOAT_TYPES = {"float32": np.float32, "float16": np.float16}
+CONVERTER = 2  # count up when the same file would become another folder
+FLOAT_TYPES = ("float32", "half")
 
 Config = dict[str, Any]
 
@@ -37,8 +40,10 @@ class Architecture(NamedTuple):
 
     config: Callable[[GgufFile], Config]
     tensors: Mapping[str, tuple[str, str]]  # GGUF name: (Hugging Face name, shape)
-    consumed: frozenset[str]  # tensors that ``config`` has read
-    rows: Callable[[str, NDArray[Any], Config], NDArray[Any]]  # in Hugging Face order
+    consumed: frozenset[str] = frozenset()  # tensors that ``config`` has read
+    rows: Callable[[str, NDArray[Any], Config], NDArray[Any]] = gguf_decoder.as_stored
+    norm_offset: float = 0.0  # what a norm has more than in Hugging Face models
+    half: str = "float16"  # the 16-bit type that its activations fit
 
 
 ARCHITECTURES: dict[str, Architecture] = {
@@ -47,6 +52,12 @@ ARCHITECTURES: dict[str, Architecture] = {
         gguf_llama.TENSORS,
         frozenset({gguf_llama.ROPE_FACTORS}),
         gguf_llama.rows,
+    ),
+    "gemma3": Architecture(
+        gguf_gemma.config,
+        gguf_gemma.TENSORS,
+        norm_offset=gguf_gemma.NORM_OFFSET,
+        half=gguf_gemma.HALF,
     ),
 }
 
@@ -94,7 +105,8 @@ def convert(source: Path, folder: Path, *, float_type: str) -> None:
     Args:
         source: The GGUF file.
         folder: Replaced if it exists.
-        float_type: ``float32`` or ``float16``, of scales, biases and whole tensors.
+        float_type: Of scales, biases and whole tensors: ``float32``, or ``half`` for
+            the 16-bit type that suits the architecture.
 
     Raises:
         ModelError: If the file is damaged, partial, contradicts itself, or asks for
@@ -106,6 +118,8 @@ def convert(source: Path, folder: Path, *, float_type: str) -> None:
         raise ConfigError(f"float_type is {float_type!r}.", hint=hint)
     file = gguf_file.read(source)
     architecture = _architecture(file)
+    if float_type == "half":
+        float_type = architecture.half
     config = architecture.config(file)
     names = _names(file, architecture, config)
     documents = gguf_tokenizer.documents(file)
@@ -115,7 +129,7 @@ def convert(source: Path, folder: Path, *, float_type: str) -> None:
         weights, bits = _weights(file, architecture, config, names, float_type)
         model = str(scratch / "model.safetensors")
         mx.save_safetensors(model, weights, metadata={"format": "mlx"})
-        special = gguf_tokenizer.special_ids(file)
+        special = gguf_vocabulary.special_ids(file)
         record = {
             **config,
             **{f"{name}_token_id": at for name, at in special.items()},
@@ -145,7 +159,10 @@ def _names(
         ModelError: If tensors are missing, unknown or of another shape; names each.
     """
     expected = _expected(architecture, config)
-    found = {name: _shape(tensor) for name, tensor in file.tensors.items()}
+    found = {
+        name: tuple(int(size) for size in reversed(tensor.shape))
+        for name, tensor in file.tensors.items()
+    }
     unknown = found.keys() - expected.keys() - architecture.consumed
     problems = [f"{name} has no counterpart in MLX's model" for name in sorted(unknown)]
     for name, (_, shape) in expected.items():
@@ -159,10 +176,6 @@ def _names(
     return {name: theirs for name, (theirs, _) in expected.items()}
 
 
-def _shape(tensor: ReaderTensor) -> tuple[int, ...]:
-    return tuple(int(size) for size in reversed(tensor.shape))
-
-
 def _expected(
     architecture: Architecture, config: Config
 ) -> dict[str, tuple[str, tuple[int, ...]]]:
@@ -173,6 +186,7 @@ def _expected(
         "V": config["vocab_size"],
         "Q": config["num_attention_heads"] * config["head_dim"],
         "K": config["num_key_value_heads"] * config["head_dim"],
+        "H": config["head_dim"],
     }
     expected: dict[str, tuple[str, tuple[int, ...]]] = {}
     for ours, (theirs, letters) in architecture.tensors.items():
@@ -210,17 +224,16 @@ def _weights(
                 f"{module}.biases": affine.biases,
             }
         else:
-            floats = {theirs: gguf_file.as_floats(rows, kind)}
+            offset = architecture.norm_offset if ours.endswith("norm.weight") else 0
+            floats = {theirs: gguf_file.as_floats(rows, kind) - np.float32(offset)}
         for name, values in floats.items():
-            weights[name] = mx.array(_rounded(file, ours, values, float_type))
+            weights[name] = _rounded(file, ours, values, float_type)
     return weights, bits
 
 
-def _rounded(
-    file: GgufFile, name: str, values: Floats, float_type: str
-) -> NDArray[np.floating]:
-    result = values.astype(FLOAT_TYPES[float_type])
-    if not np.isfinite(result).all():
+def _rounded(file: GgufFile, name: str, values: Floats, float_type: str) -> mx.array:
+    result = mx.array(values).astype(getattr(mx, float_type))
+    if not mx.isfinite(result).all().item():
         file.refuse(f"{name} holds numbers that are not finite in {float_type}.")
     return result
 

@@ -1,9 +1,6 @@
 """The tokenizer inside a GGUF file, as the files transformers reads.
 
-A GGUF file stores tokens and merges but only the *name* of the rule that cuts text into
-words before merging. The rules here are those llama.cpp applies under the same names
-(its ``llama-vocab.cpp``); an unknown name is refused, because a near miss gives other
-tokens for some texts and nobody notices.
+A new kind of tokenizer is one more member of ``TOKENIZERS``.
 """
 
 from __future__ import annotations
@@ -12,51 +9,29 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from mlx_rsft.models import gguf_bpe, gguf_spm, gguf_vocabulary
 from mlx_rsft.models.gguf_file import ELSEWHERE, GgufFile
-
-UNKNOWN, CONTROL, USER_DEFINED = 2, 3, 4  # values of tokenizer.ggml.token_type
-
-
-class Words(NamedTuple):
-    """How text is cut before merging: expressions applied one after the other."""
-
-    expressions: tuple[str, ...]
-    whole_words_first: bool = False  # a word that is a token is taken unmerged
-    starts_with_bos: bool = False  # where tokenizer.ggml.add_bos_token is silent
-
-
-_GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)"
-_MODERN = (
-    r"(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])"
-    r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}%s| ?[^\s\p{L}\p{N}]+[\r\n]*"
-    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+from mlx_rsft.models.gguf_vocabulary import (
+    CONTROL,
+    UNKNOWN,
+    USER_DEFINED,
+    Vocabulary,
+    special_ids,
 )
-_LLAMA3 = Words((_MODERN % "{1,3}",), whole_words_first=True, starts_with_bos=True)
 
-WORDS: dict[str, Words] = {
-    "gpt-2": Words((_GPT2,)),
-    "smollm": Words((r"\p{N}", _GPT2)),
-    "llama-bpe": _LLAMA3,
-    "llama-v3": _LLAMA3,
-    "llama3": _LLAMA3,
-    "falcon3": _LLAMA3,
-    "qwen2": Words((_MODERN % "",)),
+
+class Kind(NamedTuple):
+    """How one kind of tokenizer of llama.cpp is written for transformers."""
+
+    rules: Callable[[GgufFile, Vocabulary], dict[str, Any]]
+    starts_with_bos: Callable[[GgufFile], bool]
+
+
+TOKENIZERS: dict[str, Kind] = {
+    "gpt2": Kind(gguf_bpe.rules, gguf_bpe.starts_with_bos),
+    "llama": Kind(gguf_spm.rules, gguf_spm.starts_with_bos),
 }
-SPECIAL = {"bos": "bos", "eos": "eos", "pad": "padding", "unk": "unknown"}
-
-
-def special_ids(file: GgufFile) -> dict[str, int]:
-    """Ids of the special tokens the file names, ``eos`` always: ``{"eos": 2, ...}``."""
-    file.need("tokenizer.ggml.eos_token_id", int)
-    size = len(file.need("tokenizer.ggml.tokens", list))
-    ids: dict[str, int] = {}
-    for ours, theirs in SPECIAL.items():
-        key = f"tokenizer.ggml.{theirs}_token_id"
-        if key in file.fields:
-            ids[ours] = file.need(key, int)
-            if not 0 <= ids[ours] < size:
-                file.refuse(f"{key} is {ids[ours]}, but there are {size} tokens.")
-    return ids
+TURN_END = "<end_of_turn>"  # Gemma's files do not name it as ``eot``
 
 
 def documents(file: GgufFile) -> dict[str, str]:
@@ -72,29 +47,35 @@ def documents(file: GgufFile) -> dict[str, str]:
             f"tokenizer model {model!r} cannot be read.",
             hint=f"Known: {', '.join(TOKENIZERS)}. {ELSEWHERE}",
         )
-    tokens = _strings(file, "tokenizer.ggml.tokens")
-    if len(set(tokens)) != len(tokens):
-        file.refuse("the vocabulary holds the same token twice.")
+    vocabulary = gguf_vocabulary.read(file)
     ids = special_ids(file)
     texts = {
-        "tokenizer.json": _json(TOKENIZERS[model](file, tokens)),
-        "tokenizer_config.json": _json(_tokenizer_config(file, tokens, ids)),
-        "generation_config.json": _json(_generation_config(file, ids)),
+        "tokenizer.json": _tokenizer(file, vocabulary, TOKENIZERS[model]),
+        "tokenizer_config.json": _json(_tokenizer_config(file, vocabulary.tokens, ids)),
+        "generation_config.json": _json(_generation_config(file, vocabulary, ids)),
     }
     if template := file.get("tokenizer.chat_template", ""):
         texts["chat_template.jinja"] = template
     return texts
 
 
-def _strings(file: GgufFile, key: str) -> list[str]:
-    values = file.need(key, list)
-    if not all(isinstance(value, str) for value in values):
-        file.refuse(f"{key!r} holds something that is not text.")
-    return values
-
-
 def _json(record: Mapping[str, Any]) -> str:
     return json.dumps(record, indent=2, ensure_ascii=False) + "\n"
+
+
+def _tokenizer(file: GgufFile, vocabulary: Vocabulary, kind: Kind) -> str:
+    record = {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": _added_tokens(vocabulary),
+        "post_processor": _post_processor(
+            file, vocabulary.tokens, starts_with_bos=kind.starts_with_bos(file)
+        ),
+        **kind.rules(file, vocabulary),
+    }
+    # Not indented: a large vocabulary has half a million merges.
+    return json.dumps(record, ensure_ascii=False)
 
 
 def _tokenizer_config(
@@ -109,10 +90,14 @@ def _tokenizer_config(
     }
 
 
-def _generation_config(file: GgufFile, ids: Mapping[str, int]) -> dict[str, Any]:
+def _generation_config(
+    file: GgufFile, vocabulary: Vocabulary, ids: Mapping[str, int]
+) -> dict[str, Any]:
     """What ends an answer: the end of the text, of a turn, of a message."""
     eos = ids["eos"]
     others = [file.get(f"tokenizer.ggml.{end}_token_id", eos) for end in ("eot", "eom")]
+    if TURN_END in vocabulary.tokens:
+        others.append(vocabulary.tokens.index(TURN_END))
     ends = list(dict.fromkeys([eos, *others]))
     return {
         **{f"{name}_token_id": at for name, at in ids.items()},
@@ -120,68 +105,8 @@ def _generation_config(file: GgufFile, ids: Mapping[str, int]) -> dict[str, Any]
     }
 
 
-def _byte_level_bpe(file: GgufFile, tokens: Sequence[str]) -> dict[str, Any]:
-    words = _words(file)
-    return {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
-        "added_tokens": _added_tokens(file, tokens),
-        "normalizer": None,
-        "pre_tokenizer": {
-            "type": "Sequence",
-            "pretokenizers": [
-                *(
-                    {
-                        "type": "Split",
-                        "pattern": {"Regex": expression},
-                        "behavior": "Isolated",
-                        "invert": False,
-                    }
-                    for expression in words.expressions
-                ),
-                {**_BYTE_LEVEL, "use_regex": False},
-            ],
-        },
-        "post_processor": _post_processor(file, tokens, words),
-        "decoder": _BYTE_LEVEL,
-        "model": {
-            "type": "BPE",
-            "dropout": None,
-            "unk_token": None,
-            "continuing_subword_prefix": None,
-            "end_of_word_suffix": None,
-            "fuse_unk": False,
-            "byte_fallback": False,
-            "ignore_merges": words.whole_words_first,
-            "vocab": {token: at for at, token in enumerate(tokens)},
-            "merges": _merges(file, tokens),
-        },
-    }
-
-
-_BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
-
-TOKENIZERS: dict[str, Callable[[GgufFile, Sequence[str]], dict[str, Any]]] = {
-    "gpt2": _byte_level_bpe,
-}
-
-
-def _words(file: GgufFile) -> Words:
-    name = file.need("tokenizer.ggml.pre", str)
-    if name not in WORDS:
-        file.refuse(
-            f"pre-tokenizer {name!r} is unknown, and a guess would give wrong tokens.",
-            hint=f"Known: {', '.join(WORDS)}. {ELSEWHERE}",
-        )
-    return WORDS[name]
-
-
-def _added_tokens(file: GgufFile, tokens: Sequence[str]) -> list[dict[str, Any]]:
+def _added_tokens(vocabulary: Vocabulary) -> list[dict[str, Any]]:
     """Tokens found in a text before anything else; only some are hidden in output."""
-    kinds: list[int] = file.need("tokenizer.ggml.token_type", list)
-    if len(kinds) != len(tokens):
-        file.refuse(f"there are {len(tokens)} tokens but {len(kinds)} token types.")
     return [
         {
             "id": at,
@@ -192,23 +117,13 @@ def _added_tokens(file: GgufFile, tokens: Sequence[str]) -> list[dict[str, Any]]
             "normalized": False,
             "special": kind != USER_DEFINED,
         }
-        for at, (token, kind) in enumerate(zip(tokens, kinds, strict=True))
+        for at, (token, kind) in enumerate(zip(*vocabulary, strict=True))
         if kind in (UNKNOWN, CONTROL, USER_DEFINED)
     ]
 
 
-def _merges(file: GgufFile, tokens: Sequence[str]) -> list[list[str]]:
-    merges = _strings(file, "tokenizer.ggml.merges")
-    pairs = [merge.split(" ") for merge in merges]
-    known = set(tokens)
-    for pair in pairs:
-        if len(pair) != 2 or not known.issuperset((*pair, "".join(pair))):
-            file.refuse(f"the merge {' '.join(pair)!r} does not join two tokens.")
-    return pairs
-
-
 def _post_processor(
-    file: GgufFile, tokens: Sequence[str], words: Words
+    file: GgufFile, tokens: Sequence[str], *, starts_with_bos: bool
 ) -> dict[str, Any] | None:
     """What is put around every text: a BOS token, an EOS token, both or nothing."""
     used: dict[str, Any] = {}
@@ -221,7 +136,7 @@ def _post_processor(
         used[token] = {"id": token, "ids": [at], "tokens": [token]}
         return [{"SpecialToken": {"id": token, "type_id": text}}]
 
-    bos = file.get("tokenizer.ggml.add_bos_token", words.starts_with_bos)
+    bos = file.get("tokenizer.ggml.add_bos_token", starts_with_bos)
     eos = file.get("tokenizer.ggml.add_eos_token", False)
     first, second = (
         [

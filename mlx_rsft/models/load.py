@@ -42,10 +42,12 @@ class LoadedModel:
 
     def as_record(self) -> dict[str, Any]:
         """The model's identity for the manifest; hashes its files."""
+        return {"source": self.source, "path": str(self.path), **self.weights()}
+
+    def weights(self) -> dict[str, Any]:
+        """What the weights are, wherever they lie and whatever they are called."""
         found = sorted(path for kind in IDENTITY for path in self.path.glob(kind))
         return {
-            "source": self.source,
-            "path": str(self.path),
             "precision": self.precision,
             "quantised": quantize.layers(self.model),
             "sha256": {path.name: files.sha256(path) for path in found},
@@ -69,7 +71,7 @@ def load(settings: ModelSettings, report: Report | None = None) -> LoadedModel:
 
     Args:
         settings: The ``[model]`` table.
-        report: Told done and total bytes while the demo model is fetched.
+        report: Told done and total bytes while a built-in model is fetched.
 
     Raises:
         ModelError: If it cannot be found or loaded, or wants code to be run.

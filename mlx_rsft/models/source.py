@@ -7,9 +7,9 @@ from pathlib import Path
 
 from mlx_rsft import hub, machine
 from mlx_rsft.errors import ModelError
+from mlx_rsft.models import demo
 from mlx_rsft.models.download import Report
 
-DEMO = "demo"
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 WANTED = ("*.json", "*.safetensors", "*.jinja", "*.txt", "tokenizer.model", "*.py")
 
@@ -18,17 +18,15 @@ def as_folder(source: str, report: Report | None = None) -> Path:
     """The folder of a model, fetched or converted first where that is needed.
 
     Args:
-        source: ``demo``, a local folder, a ``.gguf`` file, or a Hub id.
-        report: Told done and total bytes while the demo model is fetched.
+        source: A built-in name, a local folder, a ``.gguf`` file, or a Hub id.
+        report: Told done and total bytes while a built-in model is fetched.
 
     Raises:
         ModelError: If there is no such model, or it cannot be reached.
     """
     path = Path(source).expanduser()
-    if source == DEMO:
-        from mlx_rsft.models import demo
-
-        return _converted(demo.gguf_file(report))
+    if source in demo.MODELS:
+        return _converted(demo.gguf_file(source, report))
     if path.is_dir():
         return path
     if path.suffix == ".gguf":
@@ -40,7 +38,7 @@ def as_folder(source: str, report: Report | None = None) -> Path:
     raise ModelError(
         "This is no folder, .gguf file or Hub id (owner/name).",
         where=source,
-        hint='Check --model; "demo" is the built-in model.',
+        hint=f"Check --model; built in are {' and '.join(demo.MODELS)}.",
     )
 
 
@@ -48,4 +46,4 @@ def _converted(file: Path) -> Path:
     from mlx_rsft.models import gguf
 
     on_cpu = machine.backend() == "cpu"
-    return gguf.as_folder(file, float_type="float32" if on_cpu else "float16")
+    return gguf.as_folder(file, float_type="float32" if on_cpu else "half")

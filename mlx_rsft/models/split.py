@@ -15,7 +15,7 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten
 
 from mlx_rsft.errors import ModelError
-from mlx_rsft.models import seam
+from mlx_rsft.models import cpu_kernels, seam
 from mlx_rsft.models.seam import StandIn, TrunkStates
 
 PROBE_LENGTH = 16
@@ -52,13 +52,15 @@ class SplitModel:
             tokens_BT: The batch.
             trunk: What the frozen blocks made of it; they are then not run again.
         """
-        if trunk is None:
-            return self.backbone(tokens_BT)
-        return seam.run_above(self.backbone, tokens_BT, trunk)
+        with cpu_kernels.exchanged(self.model):
+            if trunk is None:
+                return self.backbone(tokens_BT)
+            return seam.run_above(self.backbone, tokens_BT, trunk)
 
     def trunk(self, tokens_BT: mx.array, depth: int) -> TrunkStates:
         """What the first ``depth`` blocks make of a batch; the others are not run."""
-        return TrunkStates(depth, seam.run_below(self.backbone, tokens_BT, depth))
+        with cpu_kernels.exchanged(self.model):
+            return TrunkStates(depth, seam.run_below(self.backbone, tokens_BT, depth))
 
     def head(self, hidden_ND: mx.array) -> mx.array:
         """Logits (N, V) of any hidden states (N, D)."""
@@ -105,7 +107,7 @@ class SplitModel:
 
     def _check(self) -> None:
         tokens = mx.arange(PROBE_LENGTH)[None] % 100
-        with without_dropout(self.model):
+        with without_dropout(self.model), cpu_kernels.exchanged(self.model):
             whole = self.model(tokens)[0]
             parts = self.head(self.hidden(tokens)[0])
         if not mx.array_equal(whole, parts).item():

@@ -86,6 +86,10 @@ class Trunk:
             self._hits, self._misses, self._left_out, self._store.num_bytes
         )
 
+    def close(self) -> None:
+        """Finish what the store is writing; nothing is kept after that."""
+        self._store.close()
+
     def states(self, rows: Sequence[Sequence[int]], width: int) -> TrunkStates:
         """States of rows of tokens, zero where they are padded to ``width``.
 

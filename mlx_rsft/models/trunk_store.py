@@ -36,6 +36,10 @@ class Store(Protocol):
         """Keep a row; False if it does not fit."""
         ...
 
+    def close(self) -> None:
+        """End its use by this process."""
+        ...
+
 
 class MemoryStore:
     """Rows in this process's memory.
@@ -58,6 +62,10 @@ class MemoryStore:
         self._rows[key] = lines
         self.num_bytes += lines.nbytes
         return True
+
+    def close(self) -> None:
+        self._rows.clear()
+        self.num_bytes = 0
 
 
 HEAD = struct.Struct("<16sIII")

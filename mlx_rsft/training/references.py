@@ -18,6 +18,7 @@ from mlx_rsft import loss
 from mlx_rsft.data.conversation import Batch, Example
 from mlx_rsft.errors import ConfigError
 from mlx_rsft.models.fitted import OffSwitch
+from mlx_rsft.models.seam import TrunkStates
 from mlx_rsft.models.split import SplitModel
 from mlx_rsft.objectives import Objective
 from mlx_rsft.objectives.tokens import LAGGED, REFERENCE
@@ -57,14 +58,16 @@ class References:
         if self._wants_lagged and step % self._objective.refresh_every == 0:
             self._lagged = self._split.model.trainable_parameters()
 
-    def base_logp(self, group: Sequence[Example], batch: Batch) -> mx.array | None:
+    def base_logp(
+        self, group: Sequence[Example], batch: Batch, trunk: TrunkStates | None = None
+    ) -> mx.array | None:
         """(N,) nats under the base model; computed once per example, then kept."""
         if REFERENCE not in self._objective.needs:
             return None
         keys = [example.key for example in group]
         if any(key not in self._base_logp for key in keys):
             with self._base():
-                logp = np.array(self._logp(batch))
+                logp = np.array(self._logp(batch, trunk))
             begin = 0
             for key, example in zip(keys, group, strict=True):
                 end = begin + example.num_supervised
@@ -72,19 +75,23 @@ class References:
                 begin = end
         return mx.array(np.concatenate([self._base_logp[key] for key in keys]))
 
-    def lagged_logp(self, batch: Batch) -> mx.array | None:
+    def lagged_logp(
+        self, batch: Batch, trunk: TrunkStates | None = None
+    ) -> mx.array | None:
         """(N,) nats under the model of the last refresh."""
         if not self._wants_lagged:
             return None
         with held(self._split.model, self._lagged):
-            return self._logp(batch)
+            return self._logp(batch, trunk)
 
-    def base_hidden(self, batch: Batch) -> mx.array | None:
+    def base_hidden(
+        self, batch: Batch, trunk: TrunkStates | None = None
+    ) -> mx.array | None:
         """(N, D) hidden states of the base model, where an anchor needs them."""
         if not self._wants_hidden:
             return None
         with self._base():
-            hidden_ND = self._split.supervised(batch.tokens_BT, batch.rows_N)
+            hidden_ND = self._split.supervised(batch.tokens_BT, batch.rows_N, trunk)
             mx.eval(hidden_ND)
             return hidden_ND
 
@@ -94,8 +101,8 @@ class References:
         with self._switch.off(), _at_rest(self._split.model):
             yield
 
-    def _logp(self, batch: Batch) -> mx.array:
-        hidden_ND = self._split.supervised(batch.tokens_BT, batch.rows_N)
+    def _logp(self, batch: Batch, trunk: TrunkStates | None) -> mx.array:
+        hidden_ND = self._split.supervised(batch.tokens_BT, batch.rows_N, trunk)
         stats, _ = loss.token_stats(self._split.head, hidden_ND, batch.targets_N)
         mx.eval(stats.logp)
         return stats.logp

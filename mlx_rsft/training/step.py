@@ -22,7 +22,9 @@ from mlx_rsft import loss
 from mlx_rsft.data.batching import collate, micro_batches
 from mlx_rsft.data.conversation import Batch, Example
 from mlx_rsft.loss import LossSums, Recipe, Totals
+from mlx_rsft.models.seam import TrunkStates
 from mlx_rsft.models.split import SplitModel
+from mlx_rsft.models.trunk import Trunk
 from mlx_rsft.objectives import Known, Objective, TokenStats
 from mlx_rsft.objectives.composition import fixed_weight
 from mlx_rsft.objectives.tokens import STEP
@@ -55,6 +57,7 @@ class Piece:
     batch: Batch
     known: Known
     reference_ND: mx.array | None = None
+    trunk: TrunkStates | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,7 @@ class Stepper:
 
     Attributes:
         kept: Token ids that the objective leaves at weight 1.
+        trunk: Knows what the frozen blocks make of a row, so that they are run once.
     """
 
     split: SplitModel
@@ -72,6 +76,7 @@ class Stepper:
     token_budget: int
     clip_norm: float
     kept: frozenset[int] = frozenset()
+    trunk: Trunk | None = None
 
     def step(self, examples: Sequence[Example], strength: float = 1.0) -> StepFacts:
         """Train on one window of examples; leaves the model alone if not finite.
@@ -102,14 +107,35 @@ class Stepper:
         for rows in micro_batches(lengths, self.token_budget):
             group = [examples[row] for row in rows]
             batch = collate(group)
-            known = self._known(group, batch, rows, len(examples), strength)
-            pieces.append(Piece(batch, known, self.references.base_hidden(batch)))
+            states = self._states(group, batch)
+            known = self._known(group, rows, len(examples), strength)
+            known = self._with_references(known, group, batch, states)
+            hidden = self.references.base_hidden(batch, states)
+            pieces.append(Piece(batch, known, hidden, states))
         return self._weighed(pieces) if STEP in self.objective.needs else pieces
+
+    def _states(self, group: Sequence[Example], batch: Batch) -> TrunkStates | None:
+        if self.trunk is None:
+            return None
+        rows = [example.tokens for example in group]
+        return self.trunk.states(rows, batch.tokens_BT.shape[1])
+
+    def _with_references(
+        self,
+        known: Known,
+        group: Sequence[Example],
+        batch: Batch,
+        states: TrunkStates | None,
+    ) -> Known:
+        return replace(
+            known,
+            reference_logp=self.references.base_logp(group, batch, states),
+            lagged_logp=self.references.lagged_logp(batch, states),
+        )
 
     def _known(
         self,
         group: Sequence[Example],
-        batch: Batch,
         rows: Sequence[int],
         num_rows: int,
         strength: float,
@@ -125,8 +151,6 @@ class Stepper:
             row_tokens=mx.array(row_tokens),
             scale=mx.array(scale.astype(np.float32)),
             plain=self._plain(group, counts),
-            reference_logp=self.references.base_logp(group, batch),
-            lagged_logp=self.references.lagged_logp(batch),
             num_rows=num_rows,
             strength=strength,
         )
@@ -149,7 +173,7 @@ class Stepper:
         """Weights from the tokens of all pieces at once, by a pass without gradient."""
         seen: list[TokenStats] = []
         for piece in pieces:
-            hidden_ND = self.split.supervised(piece.batch.tokens_BT, piece.batch.rows_N)
+            hidden_ND = hidden_states(self.split, piece)
             facts = self.objective.head_facts
             stats, _ = loss.token_stats(
                 self.split.head, hidden_ND, piece.batch.targets_N, facts
@@ -211,10 +235,15 @@ def gradient(
     return reduce(LossSums.__add__, parts), total
 
 
+def hidden_states(split: SplitModel, piece: Piece) -> mx.array:
+    """(N, D) hidden states of the supervised positions of a micro-batch."""
+    return split.supervised(piece.batch.tokens_BT, piece.batch.rows_N, piece.trunk)
+
+
 def piece_sums(split: SplitModel, piece: Piece, recipe: Recipe) -> LossSums:
     """Loss sums of one micro-batch, by the engine that its head allows."""
     batch = piece.batch
-    hidden_ND = split.supervised(batch.tokens_BT, batch.rows_N)
+    hidden_ND = hidden_states(split, piece)
     trained = split.head_parameters()
     if trained:
         return loss.checkpointed(

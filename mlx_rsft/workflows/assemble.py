@@ -23,6 +23,7 @@ from mlx_rsft.models import adapters, load
 from mlx_rsft.models.download import Report
 from mlx_rsft.models.load import LoadedModel
 from mlx_rsft.models.split import SplitModel
+from mlx_rsft.models.trunk import Trunk
 from mlx_rsft.objectives import Objective, build
 from mlx_rsft.objectives.choose import AUTO
 from mlx_rsft.settings import Config
@@ -239,7 +240,11 @@ def fresh_adapter(loaded: LoadedModel, config: Config) -> dict[str, Any]:
 
 
 def stepper(
-    split: SplitModel, objective: Objective, loaded: LoadedModel, config: Config
+    split: SplitModel,
+    objective: Objective,
+    loaded: LoadedModel,
+    config: Config,
+    trunk: Trunk | None = None,
 ) -> Stepper:
     """Everything an optimizer step needs beside its rows."""
     return Stepper(
@@ -250,6 +255,7 @@ def stepper(
         token_budget=config.training.token_budget,
         clip_norm=config.optimizer.clip_norm,
         kept=_kept(objective.composition.keep, loaded.tokenizer),
+        trunk=trunk,
     )
 
 

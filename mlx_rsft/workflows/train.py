@@ -18,14 +18,17 @@ from mlx_rsft.manifest import Manifest
 from mlx_rsft.models import adapters
 from mlx_rsft.models.load import LoadedModel
 from mlx_rsft.models.split import SplitModel
+from mlx_rsft.models.trunk import Trunk
 from mlx_rsft.objectives import Objective
 from mlx_rsft.records import StepRecord
 from mlx_rsft.rundir import RunDir
+from mlx_rsft.settings import Config
 from mlx_rsft.training import loop
 from mlx_rsft.training import optimizer as optimizers
 from mlx_rsft.training.loop import Outcome
-from mlx_rsft.workflows import assemble
+from mlx_rsft.workflows import assemble, caching
 from mlx_rsft.workflows.assemble import Splits
+from mlx_rsft.workflows.caching import Passes
 from mlx_rsft.workflows.probe import Probe, probe
 from mlx_rsft.workflows.reporter import Reporter
 
@@ -40,6 +43,7 @@ class Job:
     loaded: LoadedModel
     split: SplitModel
     adapter_config: Mapping[str, Any]
+    trunk: Trunk | None = None
     probe: Probe | None = None
 
     @property
@@ -87,7 +91,20 @@ def prepare(resolved: Resolved, run_dir: Path, reporter: Reporter) -> Job:
         named, objective = assemble.with_objective(resolved, table)
     _check_tags(objective, rows)
     adapter_config = assemble.fresh_adapter(loaded, config)
-    return Job(named, objective, splits, loaded, split, adapter_config, found)
+    trunk = _trunk(config, loaded, split, rows, reporter)
+    return Job(named, objective, splits, loaded, split, adapter_config, trunk, found)
+
+
+def _trunk(
+    config: Config,
+    loaded: LoadedModel,
+    split: SplitModel,
+    rows: Sequence[Example],
+    reporter: Reporter,
+) -> Trunk | None:
+    steps = loop.num_steps(config.training, len(rows))
+    passes = Passes(training=steps * config.training.batch_size / len(rows))
+    return caching.trunk(config.training, loaded, split, rows, passes, reporter)
 
 
 def _check_tags(objective: Objective, rows: Sequence[Example]) -> None:
@@ -124,6 +141,9 @@ def train(job: Job, run_dir: Path, reporter: Reporter) -> dict[str, Any]:
         if not outcome.interrupted:
             _validate(job, run, outcome.steps, reporter)
     result = _result(run, outcome, time.perf_counter() - began)
+    if job.trunk:
+        result["trunk_cache"] = job.trunk.stats.as_record()
+        job.trunk.close()
     card.ended(result, interrupted=outcome.interrupted).write(run.manifest)
     _raise_unless_done(outcome, job.num_steps, run)
     return {"run_dir": str(run.path), "adapter": str(run.adapter), **result}
@@ -155,7 +175,7 @@ def _steps(job: Job, run: RunDir, reporter: Reporter) -> Outcome:
             advance(1, f"loss {step.loss:.3f}  NLL {step.nll:.3f}  p {step.mean_p:.2f}")
 
         return loop.run(
-            assemble.stepper(job.split, job.objective, job.loaded, config),
+            assemble.stepper(job.split, job.objective, job.loaded, config, job.trunk),
             job.splits.rows[TRAIN],
             config.training,
             config.optimizer,

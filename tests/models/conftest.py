@@ -1,10 +1,7 @@
-"""llama.cpp as the independent reader of GGUF files, and tiny files to read."""
+"""Texts that tell tokenizers apart, and tiny GGUF files to read."""
 
-import contextlib
 import json
-import subprocess
-import sys
-import urllib.request
+import re
 from pathlib import Path
 
 import gguf
@@ -39,97 +36,9 @@ TEXTS = [
 ]
 
 
-SERVER = """
-import os, sys, xllamacpp
-params = xllamacpp.CommonParams()
-params.model.path = sys.argv[1]
-params.n_ctx = 512
-params.n_parallel = 1
-params.cpuparams.n_threads = 2
-params.warmup = False
-params.verbosity = 0
-# Float16 is its default for the cache and inside flash attention.
-params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
-flash = xllamacpp.llama_flash_attn_type
-params.flash_attn_type = flash.LLAMA_FLASH_ATTN_TYPE_DISABLED
-server = xllamacpp.Server(params)
-print("address", server.listening_address, flush=True)
-sys.stdin.read()
-os._exit(0)
-"""
-
-
-class LlamaCpp:
-    """A llama.cpp server with one model.
-
-    In a process of its own, because ending one inside ours sometimes never returns.
-    """
-
-    def __init__(self, path: Path) -> None:
-        command = [sys.executable, "-c", SERVER, str(path)]
-        pipe = subprocess.PIPE
-        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
-        lines = (line.split() for line in self._process.stdout)
-        found = next((line[1] for line in lines if line[:1] == ["address"]), None)
-        assert found, "llama.cpp (package xllamacpp) did not start; see stderr"
-        self._address = found
-        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-
-    def close(self) -> None:
-        self._process.communicate()
-
-    def _post(self, path, **body):
-        request = urllib.request.Request(
-            self._address + path,
-            json.dumps(body).encode(),
-            {"Content-Type": "application/json"},
-        )
-        with self._opener.open(request) as answer:
-            return json.load(answer)
-
-    def ids(self, text: str, *, add_special: bool = False) -> list[int]:
-        body = {"content": text, "add_special": add_special, "parse_special": True}
-        return self._post("/tokenize", **body)["tokens"]
-
-    def render(self, messages: list[dict[str, str]]) -> str:
-        return self._post("/apply-template", messages=messages)["prompt"]
-
-    def log_probs(self, ids: list[int], most_likely: int) -> dict[int, float]:
-        """The next token's log-probabilities in nats, of the most likely ones."""
-        # A token that is half a character would be held back with its probabilities,
-        # so a plain letter is forced; those reported are of the untouched logits.
-        answer = self._post(
-            "/completion",
-            prompt=ids,
-            n_predict=1,
-            n_probs=most_likely,
-            logit_bias=[[self.ids("a")[0], 1e4]],
-            temperature=0,
-        )
-        top = answer["completion_probabilities"][0]["top_logprobs"]
-        return {entry["id"]: entry["logprob"] for entry in top}
-
-
 @pytest.fixture(scope="session")
 def nasty_texts():
     return TEXTS
-
-
-@pytest.fixture
-def llama_cpp():
-    """Starts llama.cpp on a file, for the length of a test."""
-    with contextlib.ExitStack() as started:
-
-        def start(path: Path) -> LlamaCpp:
-            return started.enter_context(contextlib.closing(LlamaCpp(path)))
-
-        yield start
-
-
-@pytest.fixture(scope="session")
-def demo_llama_cpp(demo_gguf):
-    with contextlib.closing(LlamaCpp(demo_gguf)) as server:
-        yield server
 
 
 @pytest.fixture(scope="session")
@@ -165,40 +74,101 @@ def vocabulary():
     return tokens, [" ".join(merge) for merge in model["merges"]]
 
 
+@pytest.fixture(scope="session")
+def scored_vocabulary():
+    """Metadata of a tokenizer with scores, bytes and user-defined runs of spaces.
+
+    NUL, Arabic and emoji have no tokens but those of their bytes.
+    """
+    known = [
+        re.sub("[\0\u0600-\u06ff\u2000-\u2fff\U0001f000-\U0010ffff]", "", text)
+        for text in TEXTS
+    ]
+    known = [text.replace(" ", "\u2581") for text in known]
+    tokenizer = Tokenizer(models.BPE())
+    trainer = trainers.BpeTrainer(vocab_size=700, min_frequency=1, show_progress=False)
+    pieces = [text[i : i + 6] for text in known for i in range(len(text))]
+    tokenizer.train_from_iterator(pieces, trainer)
+    model = json.loads(tokenizer.to_str())["model"]
+    joined = ["".join(merge) for merge in model["merges"]]
+    letters = sorted(token for token in model["vocab"] if len(token) == 1)
+    special = ["<pad>", "<eos>", "<bos>", "<unk>", "<|im_end|>"]
+    defined = ["  ", "   ", "    ", "\n\n", "\t\t", "<table>"]
+    octets = [f"<0x{byte:02X}>" for byte in range(256)]
+    plain = [*dict.fromkeys(joined), *letters, "zqj"]  # nothing joins into the last
+    plain = [token for token in plain if token not in defined]
+    return {
+        "tokenizer.ggml.model": "llama",
+        "tokenizer.ggml.tokens": special + defined + octets + plain,
+        "tokenizer.ggml.scores": [
+            *[-1000.0] * len(special + defined),
+            *[0.0] * 256,
+            *map(float, range(0, -len(plain), -1)),
+        ],
+        "tokenizer.ggml.token_type": [
+            *[3] * len(special),
+            *[4] * len(defined),
+            *[6] * 256,
+            *[1] * len(plain),
+        ],
+        "tokenizer.ggml.bos_token_id": 2,
+        "tokenizer.ggml.eos_token_id": 1,
+        "tokenizer.ggml.unknown_token_id": 3,
+    }
+
+
 class Tiny:
-    """A small random llama: change ``metadata`` or ``tensors``, then ``write``.
+    """A small random model: change ``metadata`` or ``tensors``, then ``write``.
 
     The weights are large enough to make attention sharp: a wrong rotation shows.
+
+    Args:
+        architecture: Its name in llama.cpp.
+        tokenizer: The metadata of its tokenizer.
+        norms: Sizes of the norms that each block has besides the shared ones.
+        head_dim: The width of a head.
+        layers: How many blocks.
+        wide: The width of the feed-forward part.
+        tied: Whether the embedding is the head.
     """
 
-    def __init__(self, tokens, merges, *, head_dim=64, tied=True) -> None:
-        heads, kv_heads, width, wide = 4, 2, 256, 512
+    def __init__(
+        self,
+        architecture,
+        tokenizer,
+        norms,
+        *,
+        head_dim=64,
+        layers=2,
+        wide=512,
+        tied=True,
+    ) -> None:
+        heads, kv_heads, width = 4, 2, 256
+        self.architecture = architecture
+        sizes = {
+            "block_count": layers,
+            "context_length": 512,
+            "embedding_length": width,
+            "feed_forward_length": wide,
+            "attention.head_count": heads,
+            "attention.head_count_kv": kv_heads,
+            "attention.key_length": head_dim,
+            "attention.value_length": head_dim,
+            "rope.dimension_count": head_dim,
+            "rope.freq_base": 10000.0,
+            "attention.layer_norm_rms_epsilon": 1e-5,
+        }
         self.metadata = {
-            "llama.block_count": 2,
-            "llama.context_length": 512,
-            "llama.embedding_length": width,
-            "llama.feed_forward_length": wide,
-            "llama.attention.head_count": heads,
-            "llama.attention.head_count_kv": kv_heads,
-            "llama.attention.key_length": head_dim,
-            "llama.attention.value_length": head_dim,
-            "llama.rope.dimension_count": head_dim,
-            "llama.rope.freq_base": 10000.0,
-            "llama.attention.layer_norm_rms_epsilon": 1e-5,
-            "tokenizer.ggml.model": "gpt2",
-            "tokenizer.ggml.pre": "smollm",
-            "tokenizer.ggml.tokens": tokens,
-            "tokenizer.ggml.token_type": [3, 3, 3, 4] + [1] * (len(tokens) - 4),
-            "tokenizer.ggml.merges": merges,
-            "tokenizer.ggml.bos_token_id": 1,
-            "tokenizer.ggml.eos_token_id": 2,
+            **{f"{architecture}.{key}": value for key, value in sizes.items()},
+            **tokenizer,
         }
+        size = len(tokenizer["tokenizer.ggml.tokens"])
         shapes = {
-            "token_embd": (len(tokens), width),
+            "token_embd": (size, width),
             "output_norm": (width,),
-            **({} if tied else {"output": (len(tokens), width)}),
+            **({} if tied else {"output": (size, width)}),
         }
-        for layer in range(2):
+        for layer in range(layers):
             block = {
                 "attn_norm": (width,),
                 "attn_q": (heads * head_dim, width),
@@ -209,6 +179,9 @@ class Tiny:
                 "ffn_gate": (wide, width),
                 "ffn_up": (wide, width),
                 "ffn_down": (width, wide),
+                **{
+                    name: (head_dim if per_head else width,) for name, per_head in norms
+                },
             }
             shapes |= {f"blk.{layer}.{name}": shape for name, shape in block.items()}
         rng = np.random.default_rng(0)
@@ -231,8 +204,8 @@ class Tiny:
         self.tensors[name] = rng.integers(0, 64, shape, dtype=np.uint8)
         self.types[name] = kind
 
-    def write(self, path: Path, *, architecture="llama", **options) -> Path:
-        writer = gguf.GGUFWriter(path, architecture, **options)
+    def write(self, path: Path, *, architecture=None, **options) -> Path:
+        writer = gguf.GGUFWriter(path, architecture or self.architecture, **options)
         kinds = {
             bool: gguf.GGUFValueType.BOOL,
             int: gguf.GGUFValueType.UINT32,
@@ -255,10 +228,50 @@ class Tiny:
 
 @pytest.fixture
 def tiny(vocabulary):
-    """Makes a small random model, to be changed and written."""
+    """Makes a small random llama, to be changed and written."""
+    tokens, merges = vocabulary
+    tokenizer = {
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.pre": "smollm",
+        "tokenizer.ggml.tokens": tokens,
+        "tokenizer.ggml.token_type": [3, 3, 3, 4] + [1] * (len(tokens) - 4),
+        "tokenizer.ggml.merges": merges,
+        "tokenizer.ggml.bos_token_id": 1,
+        "tokenizer.ggml.eos_token_id": 2,
+    }
 
     def make(**shape) -> Tiny:
-        return Tiny(*vocabulary, **shape)
+        return Tiny("llama", tokenizer, (), **shape)
+
+    return make
+
+
+@pytest.fixture
+def tiny_scored(scored_vocabulary):
+    """Makes a small random llama whose tokenizer has scores."""
+
+    def make(**shape) -> Tiny:
+        return Tiny("llama", scored_vocabulary, (), **shape)
+
+    return make
+
+
+@pytest.fixture
+def tiny_gemma(scored_vocabulary):
+    """Makes a small random Gemma 3 with a short window.
+
+    Its width has a root that bfloat16 holds exactly: MLX's model scales the embedding
+    by the root in that type.
+    """
+    norms = [("attn_q_norm", True), ("attn_k_norm", True)]
+    norms += [("post_attention_norm", False), ("post_ffw_norm", False)]
+
+    def make(*, layers=6, **shape) -> Tiny:
+        model = Tiny("gemma3", scored_vocabulary, norms, layers=layers, **shape)
+        model.metadata["gemma3.rope.freq_base"] = 1e6
+        model.metadata["gemma3.attention.sliding_window"] = 32
+        model.metadata["tokenizer.ggml.add_space_prefix"] = False
+        return model
 
     return make
 

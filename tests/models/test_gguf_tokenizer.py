@@ -4,7 +4,6 @@ import pytest
 from transformers import AutoTokenizer
 
 from mlx_rsft.models.gguf import convert
-from mlx_rsft.models.gguf_tokenizer import WORDS
 
 CHAT = [
     {"role": "user", "content": "  What is\n2 + 2? "},
@@ -51,33 +50,6 @@ def test_the_chat_template_renders_as_in_llama_cpp(demo_tokenizer, demo_llama_cp
     assert ours.count("<|im_start|>") == 5  # the template adds a system turn
 
 
-@pytest.mark.parametrize("name", WORDS)
-def test_each_rule_for_cutting_words_is_that_of_llama_cpp(
-    tiny, tmp_path, llama_cpp, nasty_texts, name
-):
-    model = tiny()
-    model.metadata["tokenizer.ggml.pre"] = name
-    path = model.write(tmp_path / "m.gguf")
-    convert(path, tmp_path / "model", float_type="float32")
-    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
-    texts = [*nasty_texts, "a <|user defined|>b", "zqj Zqj"]
-    server = llama_cpp(path)
-    # With what is put around a text: the file does not say whether BOS is.
-    theirs = {text: server.ids(text, add_special=True) for text in texts}
-    assert encode_all(tokenizer, texts, special=True) == theirs
-
-
-def test_the_texts_tell_the_rules_apart(tiny, tmp_path, nasty_texts):
-    ids = set()
-    for name in ("gpt-2", "smollm", "llama-bpe", "qwen2"):
-        model = tiny()
-        model.metadata["tokenizer.ggml.pre"] = name
-        convert(model.write(tmp_path / name), tmp_path / "model", float_type="float32")
-        tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
-        ids.add(json.dumps(encode_all(tokenizer, nasty_texts)))
-    assert len(ids) == 4
-
-
 @pytest.mark.parametrize("bos", [True, False])
 @pytest.mark.parametrize("eos", [True, False])
 def test_the_file_decides_what_is_put_around_a_text(
@@ -114,12 +86,9 @@ def test_a_file_without_a_chat_template_gets_none(tiny, tmp_path):
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("tokenizer.ggml.model", "llama", "tokenizer model 'llama' cannot be read"),
-        ("tokenizer.ggml.pre", "smollm3", "pre-tokenizer 'smollm3' is unknown"),
+        ("tokenizer.ggml.model", "bert", "tokenizer model 'bert' cannot be read"),
         ("tokenizer.ggml.eos_token_id", 9999, "is 9999, but there are 1205 tokens"),
         ("tokenizer.ggml.token_type", [1, 2], "1205 tokens but 2 token types"),
-        ("tokenizer.ggml.merges", ["a b c"], "'a b c' does not join two tokens"),
-        ("tokenizer.ggml.merges", ["a ☃"], "'a ☃' does not join two tokens"),
         ("tokenizer.ggml.tokens", [7] * 1205, "holds something that is not text"),
         ("tokenizer.ggml.tokens", ["a"] * 1205, "the same token twice"),
     ],

@@ -123,8 +123,9 @@ def test_a_broken_folder_is_refused_by_name(folder, break_it, said):
 
 
 def test_what_is_no_model_is_said():
-    with pytest.raises(ModelError, match="no folder"):
+    with pytest.raises(ModelError, match="no folder") as caught:
         _load("nonesuch")
+    assert caught.value.hint.endswith("built in are demo and demo-gemma.")
     with pytest.raises(ModelError, match="no such file"):
         _load("gone.gguf")
 

@@ -1,0 +1,74 @@
+"""llama.cpp's ``gemma3`` architecture: the text part of Gemma 3, of every size.
+
+What MLX's gemma3_text model cannot express is refused by name. Three numbers are not in
+most files; they are those that llama.cpp then assumes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mlx_rsft.models import gguf_decoder
+from mlx_rsft.models.gguf_decoder import as_written, rope_parameters
+from mlx_rsft.models.gguf_file import GgufFile
+
+Config = dict[str, Any]
+
+LAYER = "model.layers.{}"
+TENSORS: dict[str, tuple[str, str]] = {
+    **gguf_decoder.TENSORS,
+    "blk.{}.attn_q_norm.weight": (f"{LAYER}.self_attn.q_norm.weight", "H"),
+    "blk.{}.attn_k_norm.weight": (f"{LAYER}.self_attn.k_norm.weight", "H"),
+    "blk.{}.post_attention_norm.weight": (
+        f"{LAYER}.post_attention_layernorm.weight",
+        "D",
+    ),
+    "blk.{}.ffn_norm.weight": (f"{LAYER}.pre_feedforward_layernorm.weight", "D"),
+    "blk.{}.post_ffw_norm.weight": (f"{LAYER}.post_feedforward_layernorm.weight", "D"),
+}
+NORM_OFFSET = 1.0  # MLX and transformers keep a norm's distance from 1
+# Its activations leave the range of float16: log-probabilities are then 4 nats wrong.
+HALF = "bfloat16"
+GLOBAL_EVERY = 6
+LOCAL_ROPE_BASE = 10000.0
+LAYERS_OF_27B = 62
+
+
+def config(file: GgufFile) -> Config:
+    """The ``config.json`` of a gemma3_text model, without tokens and quantisation.
+
+    Raises:
+        ModelError: If a key is missing, or says what MLX's model does not do.
+    """
+    shared = gguf_decoder.config(
+        file, "final_logit_softcapping", "attn_logit_softcapping"
+    )
+    base = gguf_decoder.rope_base(file)
+    scaling = gguf_decoder.rope_scaling(file)
+    local_base = as_written(file.get("gemma3.rope.freq_base_swa", LOCAL_ROPE_BASE))
+    return {
+        "architectures": ["Gemma3ForCausalLM"],
+        "model_type": "gemma3_text",
+        **shared,
+        "hidden_activation": "gelu_pytorch_tanh",
+        "query_pre_attn_scalar": _query_scalar(shared),
+        "sliding_window": file.size("gemma3.attention.sliding_window"),
+        "sliding_window_pattern": file.get(
+            "gemma3.attention.sliding_window_pattern", GLOBAL_EVERY
+        ),
+        # mlx-lm reads the first three, transformers from version 5 on the fourth.
+        "rope_theta": base,
+        "rope_local_base_freq": local_base,
+        "rope_scaling": scaling,
+        "rope_parameters": {
+            "full_attention": rope_parameters(base, scaling),
+            "sliding_attention": rope_parameters(local_base, None),
+        },
+    }
+
+
+def _query_scalar(shared: Config) -> int:
+    """Queries are divided by its root: the head width, but for the 27B model."""
+    if shared["num_hidden_layers"] == LAYERS_OF_27B:
+        return shared["hidden_size"] // shared["num_attention_heads"]
+    return shared["head_dim"]
