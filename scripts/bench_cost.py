@@ -20,7 +20,7 @@ class Cost:
         supervised: Those of them that were learned, padding that the peers learn left out.
         positions: That the blocks were given, padding included.
         head_rows: Positions whose logits were computed.
-        peak_bytes: Of mlx while training.
+        peak_bytes: Of mlx while training, and what ours keeps of the frozen blocks.
         resident_bytes: Of the process, all of its life.
         checkpoint: Whether blocks were computed anew for the gradient.
         blas: What multiplied matrices.

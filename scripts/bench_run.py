@@ -82,6 +82,7 @@ def ours(job: Job) -> Cost:
     result = train.train(prepared, run_dir, clock)
     cost.adapters[job["objectives"][0]] = result["adapter"]
     _count(cost, rows, config, clock)
+    cost.peak_bytes += result.get("trunk_cache", {}).get("num_bytes", 0)
     return cost
 
 
@@ -91,7 +92,7 @@ def our_arms(job: Job) -> Cost:
     from mlx_rsft.models.split import SplitModel
     from mlx_rsft.objectives import build
     from mlx_rsft.training import loop
-    from mlx_rsft.workflows import assemble
+    from mlx_rsft.workflows import assemble, caching
 
     clock, cost = Clock(), Cost()
     config = bench_cost.settings(job).config
@@ -100,13 +101,15 @@ def our_arms(job: Job) -> Cost:
     split = SplitModel(loaded.model)
     adapter_config = assemble.fresh_adapter(loaded, config)
     fresh = loaded.model.trainable_parameters()
+    passes = caching.Passes(job["epochs"] * len(job["objectives"]))
+    trunk = caching.trunk(config.training, loaded, split, rows, passes, clock)
     clock.peak_bytes = 0
     for objective in job["objectives"]:
         loaded.model.update(fresh)
         named = build({"name": objective})
         with clock.task(f"train {objective}", 0) as advance:
             loop.run(
-                assemble.stepper(split, named, loaded, config),
+                assemble.stepper(split, named, loaded, config, trunk),
                 rows,
                 config.training,
                 config.optimizer,
@@ -117,6 +120,9 @@ def our_arms(job: Job) -> Cost:
         adapters.save(loaded.model, dict(adapter_config), folder)
         cost.adapters[objective] = str(folder)
         _count(cost, rows, config, clock)
+    if trunk:
+        cost.peak_bytes += trunk.stats.num_bytes
+        trunk.close()
     return cost
 
 
