@@ -196,7 +196,10 @@ class TrainingSettings:
     steps: int = _setting(0, "Optimizer steps; 0: as many as the epochs need.", least=0)
     batch_size: int = _setting(16, "Rows per optimizer step.", least=1)
     token_budget: int = _setting(
-        2048, "Padded tokens computed at once; a step is cut to fit.", least=16
+        0,
+        "Padded tokens computed at once; a step is cut to fit. 0: 2048, and 512 on the "
+        "CPU backend, which has no use for more.",
+        least=0,
     )
     trunk_cache: str = _setting(
         "auto",

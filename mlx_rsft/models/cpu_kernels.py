@@ -147,7 +147,7 @@ def _attend_backward(primals: Any, cotangents: Any, outputs: Any) -> Any:
     drift = (slope * mixed).sum(axis=-1, keepdims=True)
     rows = zip(*primals, sums, slope, drift, strict=True)
     slopes = [_row_backward(*row) for row in rows]
-    return [mx.stack(parts) for parts in zip(*slopes, strict=True)]
+    return [mx.stack(list(parts)) for parts in zip(*slopes, strict=True)]
 
 
 def _row_backward(

@@ -12,7 +12,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from mlx_rsft import files, manifest
+from mlx_rsft import files, machine, manifest
 from mlx_rsft.config import Resolved
 from mlx_rsft.data import containers, formats, rendered, source, templates
 from mlx_rsft.data.conversation import Example
@@ -239,6 +239,12 @@ def fresh_adapter(loaded: LoadedModel, config: Config) -> dict[str, Any]:
     return adapters.attach(loaded.model, config.adapter)
 
 
+def token_budget(config: Config) -> int:
+    """Padded tokens that are computed at once, in training."""
+    own = 512 if machine.backend() == "cpu" else 2048
+    return config.training.token_budget or own
+
+
 def stepper(
     split: SplitModel,
     objective: Objective,
@@ -252,7 +258,7 @@ def stepper(
         objective,
         optimizers.make(config.optimizer),
         References(split, objective),
-        token_budget=config.training.token_budget,
+        token_budget=token_budget(config),
         clip_norm=config.optimizer.clip_norm,
         kept=_kept(objective.composition.keep, loaded.tokenizer),
         trunk=trunk,
