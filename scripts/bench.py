@@ -11,8 +11,9 @@ the same in each pair. Seconds are those of the updates alone, ours with what it
 of the frozen blocks; loading and rendering are left out on both sides. In f they are
 those of whole processes, and an objective that no peer has is trained as plain SFT.
 
-Not equal, and to the peers' account: they learn one padding token more per row, and draw
-the next batch while their clock stands still. mlx-lm-lora draws batches with repetition.
+Not equal: the peers learn one token of padding behind each row that is shorter than the
+longest (only in d are there such rows), and draw the next batch while their clock stands
+still. mlx-lm-lora draws batches with repetition.
 """
 
 from __future__ import annotations
@@ -102,6 +103,8 @@ class Bench:
     Attributes:
         pythons: Interpreter by peer.
         scratch: Folder for all that the runs write.
+        longest: Tokens of the longest row. The peers pad no further, so that where all rows
+            are as long they learn no token of padding.
         scores: Held-out NLL by the hash of an adapter: equal bytes are scored once.
     """
 
@@ -110,6 +113,7 @@ class Bench:
     pythons: dict[str, str]
     scratch: Path
     model: Path = Path()
+    longest: int = LONGEST
     scores: dict[str, float] = field(default_factory=dict[str, float])
 
     def pairs(self, number: int) -> Found:
@@ -132,6 +136,8 @@ class Bench:
         settings = bench_cost.settings(self._job(OURS, ["sft"])).config
         loaded = load.load(settings.model)
         bench_work.write_rows(self.scenario, loaded.tokenizer, self.scratch / "data")
+        rows = assemble.training_splits(settings, loaded, Silent()).rows["train"]
+        self.longest = max(len(row.tokens) for row in rows)
         written = assemble.fresh_adapter(loaded, settings)
         adapters.save(loaded.model, written, self.scratch / "start")
 
@@ -201,7 +207,7 @@ class Bench:
             "updates": work.updates,
             "masked": work.prompt > 0,
             "checkpoint": work.checkpoint,
-            "max_length": LONGEST,
+            "max_length": self.longest,
         }
 
     def _nll(self, adapter: Path | None) -> float:

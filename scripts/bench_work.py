@@ -1,8 +1,8 @@
 """What the trainers are compared on: scenarios, and the models and rows they ask for.
 
 Both sides read one model folder in float32 and one data folder. The chat template in
-that folder is a marker between prompt and answer and an end after the answer, so that
-every side cuts a row into the same tokens and sees the same answer.
+that folder counts the head of the answer to the prompt and writes nothing behind the
+answer's end, so that every side cuts a row into the same tokens and learns the same ones.
 """
 
 from __future__ import annotations
@@ -23,15 +23,23 @@ import mlx.core as mx
 import numpy as np
 from mlx.utils import tree_flatten
 
-MARKERS = {"demo": "<|im_start|>", "demo-gemma": "<start_of_turn>", "tiny": "<|start|>"}
+AROUND_PROMPT = {
+    "demo": ("<|im_start|>user\\n", "<|im_end|>\\n<|im_start|>assistant\\n"),
+    "demo-gemma": (
+        "<start_of_turn>user\\n",
+        "<end_of_turn>\\n<start_of_turn>model\\n",
+    ),
+    "tiny": ("<|start|>", "<|start|>"),
+}
+"""What stands before and behind a prompt; special tokens keep the cuts where they are."""
 TINY = {"hidden_size": 48, "intermediate_size": 96}
 TEMPLATE = (
-    "BEGIN{% for message in messages %}{{ message['content'] }}"
-    "{% if message['role'] == 'user' %}MARKER{% else %}{{ eos_token }}{% endif %}"
-    "{% endfor %}"
+    "BEGIN{% for message in messages %}{% if message['role'] == 'user' %}"
+    "{{ 'BEFORE' + message['content'] + 'BEHIND' }}"
+    "{% else %}{{ message['content'] + eos_token }}{% endif %}{% endfor %}"
 )
 TOKENIZER_FILES = ("tokenizer*", "special_tokens_map.json", "generation_config.json")
-FORMAT = "1"
+FORMAT = "2"
 HELD_OUT = 64
 
 
@@ -122,7 +130,7 @@ SCENARIOS: dict[str, Scenario] = {
     ),
     "d": Scenario(
         "heavy-tailed lengths, prompts not learned, last 8 blocks",
-        rows=16,
+        rows=24,
         prompt=60,
         answer=10,
         epochs=3,
@@ -207,7 +215,9 @@ def _put_template(folder: Path, tokenizer: Any, name: str) -> None:
     files.write_json(path, settings)
     begins = tokenizer.encode("a", add_special_tokens=True)[0]
     begin = "{{ bos_token }}" if begins == tokenizer.bos_token_id else ""
-    text = TEMPLATE.replace("BEGIN", begin).replace("MARKER", MARKERS[name])
+    before, behind = AROUND_PROMPT[name]
+    text = TEMPLATE.replace("BEGIN", begin)
+    text = text.replace("BEFORE", before).replace("BEHIND", behind)
     (folder / "chat_template.jinja").write_text(text, encoding="utf-8")
 
 
@@ -229,10 +239,15 @@ def _rows(scenario: Scenario, tokenizer: Any, seed: int) -> Iterator[dict[str, s
     for _ in range(scenario.rows):
         drawn = scenario.prompt * np.exp(random.normal(0, scenario.sigma))
         length = int(np.clip(drawn, 8, scenario.longest))
-        note, answer = _note(random, max(length, scenario.answer))
-        learned = _cut(tokenizer, answer if scenario.prompt else note, scenario.answer)
+        while True:  # until a note can be cut to these lengths
+            note, answer = _note(random, max(length, scenario.answer))
+            learned = answer if scenario.prompt else note
+            asked = _cut(tokenizer, note, length)
+            learned = _cut(tokenizer, learned, scenario.answer)
+            if asked and learned:
+                break
         if scenario.prompt:
-            yield {"prompt": _cut(tokenizer, note, length), "completion": learned}
+            yield {"prompt": asked, "completion": learned}
         else:
             yield {"text": learned}
 
@@ -251,5 +266,8 @@ def _note(random: np.random.Generator, length: int) -> tuple[str, str]:
 
 
 def _cut(tokenizer: Any, text: str, length: int) -> str:
-    tokens = tokenizer.encode(text, add_special_tokens=False)
-    return tokenizer.decode(tokens[:length]).strip()
+    """The beginning of a text that is ``length`` tokens; empty if that cannot be cut."""
+    tokens = tokenizer.encode(text, add_special_tokens=False)[:length]
+    cut = tokenizer.decode(tokens)
+    same = tokenizer.encode(cut, add_special_tokens=False) == tokens
+    return cut if same and cut == cut.strip() else ""
