@@ -14,8 +14,8 @@ from mlx_rsft import exponential, machine
 from mlx_rsft.loss.sums import NUM_BINS, Head, LossSums
 from mlx_rsft.objectives.tokens import TOP, Known, Pull, TokenStats
 
-CHUNK_BYTES = 64 << 20
-"""Budget of one chunk's float32 logits."""
+CHUNK_BYTES = 48 << 20
+"""Budget of one chunk's float32 logits; the CPU backend holds up to six such arrays."""
 
 CPU_ROWS = 128
 """Enough rows to keep a processor's cores busy; more would only take more memory."""
@@ -148,6 +148,5 @@ def chunks(head: Head, hidden_ND: mx.array, chunk_bytes: int) -> list[tuple[int,
     vocabulary = head(hidden_ND[:1]).shape[-1]  # lazy: only its shape is asked for
     size = max(1, chunk_bytes // (4 * vocabulary))
     if machine.backend() == "cpu":
-        # Its exponentials take an array more than a softmax in one piece does.
-        size = max(1, min(size * 3 // 4, CPU_ROWS))
+        size = min(size, CPU_ROWS)
     return [(at, min(at + size, num_rows)) for at in range(0, num_rows, size)]

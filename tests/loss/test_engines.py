@@ -253,7 +253,7 @@ def test_memory_does_not_know_the_number_of_rows():
 
     few, many = peak(128), peak(512)
     assert many < few + 1_000_000
-    assert many < 6 * budget
+    assert many < 6.5 * budget
 
 
 def test_a_quantised_head_gives_the_gradient_of_the_weights_it_stands_for():
