@@ -97,7 +97,9 @@ def our_arms(job: Job) -> Cost:
     clock, cost = Clock(), Cost()
     config = bench_cost.settings(job).config
     loaded = assemble.model(config, clock)
-    rows = assemble.training_splits(config, loaded, clock).rows["train"]
+    rows = assemble.splits(assemble.training_paths(config), config, loaded, clock).rows[
+        "train"
+    ]
     split = SplitModel(loaded.model)
     adapter_config = assemble.fresh_adapter(loaded, config)
     fresh = loaded.model.trainable_parameters()
@@ -134,6 +136,7 @@ def _count(cost: Cost, rows: Any, config: Any, clock: Clock) -> None:
     """Add what one pass over all steps read, from the order that training has."""
     from mlx_rsft.data import batching
     from mlx_rsft.training import loop
+    from mlx_rsft.workflows import assemble
 
     training = config.training
     for step in range(loop.num_steps(training, len(rows))):
@@ -142,7 +145,7 @@ def _count(cost: Cost, rows: Any, config: Any, clock: Clock) -> None:
         lengths = [len(row.tokens) for row in drawn]
         cost.tokens += sum(lengths)
         cost.supervised += sum(row.num_supervised for row in drawn)
-        for group in batching.micro_batches(lengths, training.token_budget):
+        for group in batching.micro_batches(lengths, assemble.token_budget(config)):
             width = batching.padded_width(max(lengths[place] for place in group))
             cost.positions += width * len(group)
     cost.head_rows = cost.supervised

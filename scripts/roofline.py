@@ -80,7 +80,9 @@ def prepared(work: bench_work.Scenario, scratch: Path) -> tuple[Stepper, list[Ex
     config = replace(config, optimizer=replace(config.optimizer, clip_norm=1.0))
     loaded = load.load(config.model)
     bench_work.write_rows(work, loaded.tokenizer, scratch / "data")
-    rows = assemble.training_splits(config, loaded, Silent()).rows["train"]
+    rows = assemble.splits(
+        assemble.training_paths(config), config, loaded, Silent()
+    ).rows["train"]
     split = SplitModel(loaded.model)
     assemble.fresh_adapter(loaded, config)
     stepper = assemble.stepper(split, build({"name": "sft"}), loaded, config)

@@ -32,9 +32,11 @@ def find_splits(place: Path) -> dict[str, list[Path]]:
             return {splits.part(place).split: [place]}
         if not place.is_dir():
             what = (
-                "is neither a file nor a folder" if place.exists() else "is not there"
+                "It is neither a file nor a folder."
+                if place.exists()
+                else "There is no such file or folder."
             )
-            raise DataError(f"It {what}.", where=str(place), hint="Check --data.")
+            raise DataError(what, where=str(place), hint="Check --data.")
         inside = sorted([*place.iterdir(), *place.glob("data/*")])
     except OSError as problem:
         raise DataError(

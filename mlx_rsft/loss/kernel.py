@@ -14,8 +14,8 @@ from mlx_rsft import exponential, machine
 from mlx_rsft.loss.sums import NUM_BINS, Head, LossSums
 from mlx_rsft.objectives.tokens import TOP, Known, Pull, TokenStats
 
-CHUNK_BYTES = 64 << 20
-"""Budget of one chunk's float32 logits."""
+CHUNK_BYTES = 48 << 20
+"""Budget of one chunk's float32 logits; the CPU backend holds up to six such arrays."""
 
 CPU_ROWS = 128
 """Enough rows to keep a processor's cores busy; more would only take more memory."""

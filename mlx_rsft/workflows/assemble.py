@@ -94,7 +94,11 @@ def check_length_settings(resolved: Resolved) -> None:
         )
 
 
-def training_splits(config: Config, loaded: LoadedModel, reporter: Reporter) -> Splits:
+Paths = Mapping[str, Sequence[Path]]
+"""The files of each split, by its name."""
+
+
+def training_paths(config: Config) -> Paths:
     """The rows to train on, as split ``train``, and ``valid`` where there is one."""
     place = Path(config.data.source).expanduser()
     found = source.find_splits(place)
@@ -102,20 +106,17 @@ def training_splits(config: Config, loaded: LoadedModel, reporter: Reporter) -> 
     valid = found.get(source.VALID)
     if valid is not None and not source.is_one_split(place):
         paths[source.VALID] = valid
-    return _splits(paths, config, loaded, reporter)
+    return paths
 
 
-def evaluation_splits(
-    config: Config, loaded: LoadedModel, reporter: Reporter
-) -> Splits:
+def evaluation_paths(config: Config) -> Paths:
     """The named splits; with no name every test split, or all if there is none."""
     place = Path(config.data.source).expanduser()
     found = source.find_splits(place)
     names = config.evaluation.splits or [
         name for name in found if name not in (source.TRAIN, source.VALID)
     ]
-    chosen = {name: source.pick(found, name, place) for name in names or found}
-    return _splits(chosen, config, loaded, reporter)
+    return {name: source.pick(found, name, place) for name in names or found}
 
 
 def reading(config: Config) -> tuple[str, dict[str, str], str]:
@@ -130,12 +131,14 @@ def shape(config: Config, tokenizer: Any) -> Shape:
     return Shape(tokenizer, data.train_on, data.max_length, data.overlong)
 
 
-def _splits(
-    paths: Mapping[str, Sequence[Path]],
-    config: Config,
-    loaded: LoadedModel,
-    reporter: Reporter,
+def splits(
+    paths: Paths, config: Config, loaded: LoadedModel, reporter: Reporter
 ) -> Splits:
+    """Every split as tokens of the model.
+
+    Raises:
+        DataError: With all rows that cannot be used, at once.
+    """
     hashes = {
         name: {str(path): files.sha256(path) for path in split}
         for name, split in paths.items()

@@ -27,8 +27,9 @@ def evaluate(
     config = resolved.config
     configuration.require(config, "model.source", "data.source")
     metrics = evaluation.choose(config.evaluation.metrics)
+    paths = assemble.evaluation_paths(config)
     loaded = assemble.model(config, reporter)
-    splits = assemble.evaluation_splits(config, loaded, reporter)
+    splits = assemble.splits(paths, config, loaded, reporter)
     split = assemble.adapted(loaded, adapter)
     measured: dict[str, SplitRecord] = {}
     for name, rows in splits.rows.items():

@@ -81,8 +81,9 @@ def prepare(resolved: Resolved, run_dir: Path, reporter: Reporter) -> Job:
     table = {"name": "sft"} if auto else config.objective
     named, objective = assemble.with_objective(resolved, table)
     rundir.check_free(run_dir)
+    paths = assemble.training_paths(config)
     loaded = assemble.model(config, reporter)
-    splits = assemble.training_splits(config, loaded, reporter)
+    splits = assemble.splits(paths, config, loaded, reporter)
     rows = splits.rows[TRAIN]
     split = SplitModel(loaded.model)
     found = probe(split, rows, config.seed, reporter) if auto else None

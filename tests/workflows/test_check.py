@@ -106,7 +106,11 @@ def test_rendered_rows_are_not_kept_when_a_template_file_changes(
         config = resolve([Layer("test", layer | {"model.source": str(bare)})]).config
         loaded = assemble.model(config, Silent())
         counts.append(
-            len(assemble.training_splits(config, loaded, Silent()).rows["train"])
+            len(
+                assemble.splits(
+                    assemble.training_paths(config), config, loaded, Silent()
+                ).rows["train"]
+            )
         )
     assert counts == [1, 2]
 
