@@ -163,17 +163,7 @@ def read_conversations(
         ConfigError: If there is no such format or encoding.
         DataError: With all rows that do not parse, at once.
     """
-    return read_split([path], name, columns, encoding)
-
-
-def read_split(
-    paths: Iterable[Path],
-    name: str = AUTO,
-    columns: Mapping[str, str] | None = None,
-    encoding: str = AUTO,
-) -> list[Conversation]:
-    """Every conversation of a split; raises as ``read_conversations``."""
-    rows = list(split_conversations(paths, name, columns, encoding))
+    rows = list(conversations(path, name, columns, encoding))
     raise_together([row for row in rows if isinstance(row, DataError)])
     return [row for row in rows if isinstance(row, Conversation)]
 

@@ -19,7 +19,7 @@ from mlx_rsft.data.conversation import Batch, Example
 from mlx_rsft.errors import ConfigError
 from mlx_rsft.models.fitted import OffSwitch
 from mlx_rsft.models.seam import TrunkStates
-from mlx_rsft.models.split import SplitModel
+from mlx_rsft.models.split import SplitModel, without_dropout
 from mlx_rsft.objectives import Objective
 from mlx_rsft.objectives.tokens import LAGGED, REFERENCE
 
@@ -98,7 +98,7 @@ class References:
     @contextmanager
     def _base(self) -> Generator[None]:
         assert self._switch is not None
-        with self._switch.off(), _at_rest(self._split.model):
+        with self._switch.off(), without_dropout(self._split.model):
             yield
 
     def _logp(self, batch: Batch, trunk: TrunkStates | None) -> mx.array:
@@ -114,17 +114,7 @@ def held(model: nn.Module, parameters: Any) -> Generator[None]:
     before = model.trainable_parameters()
     model.update(parameters)
     try:
-        with _at_rest(model):
+        with without_dropout(model):
             yield
     finally:
         model.update(before)
-
-
-@contextmanager
-def _at_rest(model: nn.Module) -> Generator[None]:
-    was_training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(was_training)

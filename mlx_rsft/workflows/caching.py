@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from mlx_rsft import files, machine, manifest
 from mlx_rsft.data.conversation import Example
@@ -59,8 +60,13 @@ def trunk(
         return None
     if reason := why_not(split, depth):
         return _none(mode, reason, reporter)
-    made = _in_memory if _goes_to_memory(settings, gain) else _on_disk
-    return made(settings, gain, split, loaded, reporter)
+    if _goes_to_memory(settings, gain):
+        reporter.note(f"trunk cache: {gain}, kept in memory.")
+        return Trunk(split, depth, MemoryStore(_memory_budget(settings)))
+    store, folder = _on_disk(settings)
+    reporter.note(f"trunk cache: {gain}, kept in {folder}.")
+    weights = json.dumps(loaded.weights(), sort_keys=True)
+    return Trunk(split, depth, store, manifest.text_sha256(weights))
 
 
 def _goes_to_memory(settings: TrainingSettings, gain: Worth) -> bool:
@@ -74,32 +80,11 @@ def _memory_budget(settings: TrainingSettings) -> int:
     return int(settings.trunk_gb * 1e9) or share
 
 
-def _in_memory(
-    settings: TrainingSettings,
-    gain: Worth,
-    split: SplitModel,
-    loaded: LoadedModel,
-    reporter: Reporter,
-) -> Trunk:
-    del loaded
-    reporter.note(f"trunk cache: {gain}, kept in memory.")
-    return Trunk(split, gain.depth, MemoryStore(_memory_budget(settings)))
-
-
-def _on_disk(
-    settings: TrainingSettings,
-    gain: Worth,
-    split: SplitModel,
-    loaded: LoadedModel,
-    reporter: Reporter,
-) -> Trunk:
+def _on_disk(settings: TrainingSettings) -> tuple[FolderStore, Path]:
     folder = files.cache_folder() / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
-    free = int(shutil.disk_usage(folder).free * SHARE_OF_DISK)
-    store = FolderStore(folder, int(settings.trunk_gb * 1e9) or free)
-    reporter.note(f"trunk cache: {gain}, kept in {folder}.")
-    weights = json.dumps(loaded.weights(), sort_keys=True)
-    return Trunk(split, gain.depth, store, manifest.text_sha256(weights))
+    share = int(shutil.disk_usage(folder).free * SHARE_OF_DISK)
+    return FolderStore(folder, int(settings.trunk_gb * 1e9) or share), folder
 
 
 def _none(mode: str, reason: str, reporter: Reporter | None) -> None:

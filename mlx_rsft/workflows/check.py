@@ -156,15 +156,25 @@ def show(
     configuration.require(config, "model.source")
     if not file.is_file():
         raise DataError("There is no such file.", where=str(file))
-    rows = formats.read_conversations(file, *assemble.reading(config))
-    if row > len(rows):
-        raise ConfigError(f"The file has {len(rows)} rows.", where=f"--row {row}")
+    chosen = _row(file, row, config)
     tokenizer = assemble.tokenizer(config, reporter)
-    examples = render.render(rows[row - 1], tokenizer, config.data.train_on)
+    examples = render.render(chosen, tokenizer, config.data.train_on)
     return {
-        "where": rows[row - 1].where,
+        "where": chosen.where,
         "examples": [{"tokens": _tokens(found, tokenizer)} for found in examples],
     }
+
+
+def _row(file: Path, row: int, config: Config) -> Conversation:
+    """The row of this number; those before it are read past, whatever they are."""
+    number = 0
+    for found in formats.conversations(file, *assemble.reading(config)):
+        number += 1
+        if number == row:
+            if isinstance(found, DataError):
+                raise found
+            return found
+    raise ConfigError(f"The file has {number} rows.", where=f"--row {row}")
 
 
 def _tokens(example: Example, tokenizer: Any) -> list[dict[str, Any]]:

@@ -77,7 +77,7 @@ def test_the_rows_of_a_split_are_those_of_its_files_in_order(tmp_path):
     _folder(tmp_path, "train-00001-of-00002.jsonl", "train-00000-of-00002.jsonl")
     found = source.find_splits(tmp_path)
     paths = source.training_files(found, tmp_path)
-    rows = formats.read_split(paths)
+    rows = list(formats.split_conversations(paths))
     assert [row.messages[0].content for row in rows] == ["q1", "q0"]
     assert [row.where for row in rows] == [f"{path}:1" for path in paths]
 

@@ -5,7 +5,7 @@ import pytest
 
 from mlx_rsft import testing
 from mlx_rsft.config import Layer, resolve
-from mlx_rsft.errors import ConfigError, ModelError
+from mlx_rsft.errors import ConfigError, DataError, ModelError
 from mlx_rsft.workflows import assemble
 from mlx_rsft.workflows.check import check, save_page, show
 from mlx_rsft.workflows.reporter import Silent
@@ -190,3 +190,14 @@ def test_long_rows_that_are_dropped_are_counted_not_found(tmp_path, tiny_folder)
     )
     assert not report["findings"]
     assert report["splits"]["train"]["dropped"] == 1
+
+
+def test_a_row_is_shown_whatever_the_others_are(tmp_path, tiny_folder):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"x\n' + json.dumps(_pair("q")) + "\n")
+    resolved = resolve([Layer("test", {"model.source": str(tiny_folder)})])
+    assert show(resolved, path, 2, Silent())["where"] == f"{path}:2"
+    with pytest.raises(DataError, match="Not valid JSON"):
+        show(resolved, path, 1, Silent())
+    with pytest.raises(ConfigError, match="has 2 rows"):
+        show(resolved, path, 3, Silent())
