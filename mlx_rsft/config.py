@@ -65,6 +65,19 @@ def resolve(layers: Sequence[Layer]) -> Resolved:
     return Resolved(_build(values), origins)
 
 
+def changed(resolved: Resolved, values: Mapping[str, object], origin: str) -> Resolved:
+    """The same settings but for some values, checked again."""
+    held = {name: _held(resolved.config, name) for name in resolved.origins}
+    merged = resolve([Layer(DEFAULT, held), Layer(origin, values)])
+    origins = {**resolved.origins, **dict.fromkeys(values, origin)}
+    return dataclasses.replace(merged, origins=origins)
+
+
+def _held(config: Config, name: str) -> object:
+    table, _, key = name.partition(".")
+    return config.objective[key] if table == OPEN_TABLE else read(config, name)
+
+
 def require(config: Config, *names: str) -> None:
     """Raise ConfigError for each named setting that nobody gave."""
     problems = [
@@ -237,3 +250,17 @@ def _literal(value: object) -> str:
     if isinstance(value, tuple):
         value = list(value)
     return json.dumps(value, ensure_ascii=False)
+
+
+def given_as_toml(resolved: Resolved) -> str:
+    """What somebody chose, as TOML that ``--config`` takes; defaults are left out."""
+    tables: dict[str, list[str]] = {}
+    for name, origin in resolved.origins.items():
+        table, _, key = name.rpartition(".")
+        value = _literal(_held(resolved.config, name))
+        tables.setdefault(table, []).append(f"{key} = {value}  # {origin}")
+    parts = [
+        "\n".join(([f"[{table}]"] if table else []) + sorted(lines))
+        for table, lines in sorted(tables.items())
+    ]
+    return "\n\n".join(parts) + "\n"

@@ -27,6 +27,39 @@ READING = (
     "data.template",
 )
 """Settings that say how data files are read."""
+TRAINING = (
+    "model.source",
+    "data.source",
+    "training.epochs",
+    "training.steps",
+    "training.batch_size",
+    "training.token_budget",
+    "training.trunk_cache",
+    "adapter.method",
+    "adapter.layers",
+    "adapter.keys",
+    "adapter.rank",
+    "adapter.scale",
+    "adapter.rslora",
+    "adapter.dropout",
+    "optimizer.name",
+    "optimizer.learning_rate",
+    "optimizer.warmup",
+    "optimizer.schedule",
+    "optimizer.decay",
+    "optimizer.final",
+    "optimizer.weight_decay",
+    "optimizer.clip_norm",
+    "optimizer.lora_plus",
+    *READING,
+    "data.max_length",
+    "data.overlong",
+    "model.precision",
+    "model.quantize",
+    "model.trust_remote_code",
+    "seed",
+)
+"""Settings of a training run."""
 KINDS: dict[Any, Any] = {int: click.INT, float: click.FLOAT}
 
 

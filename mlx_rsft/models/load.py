@@ -10,6 +10,7 @@ from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
+from mlx.utils import tree_map
 
 from mlx_rsft import files, machine
 from mlx_rsft.errors import ModelError
@@ -77,6 +78,27 @@ def load(settings: ModelSettings, report: Report | None = None) -> LoadedModel:
         ModelError: If it cannot be found or loaded, or wants code to be run.
         MachineError: If mlx has no backend here.
     """
+    loaded = _lazy(settings, report)
+    mx.eval(loaded.model.parameters())
+    return loaded
+
+
+def outline(settings: ModelSettings, report: Report | None = None) -> LoadedModel:
+    """A model with every shape and type but no weights; arguments and errors as ``load``.
+
+    Nothing is read of its weight files but their headers, and no memory is taken.
+    """
+    loaded = _lazy(settings, report)
+    loaded.model.update(tree_map(_stand_in, loaded.model.parameters()))
+    return loaded
+
+
+def _stand_in(weight: mx.array) -> mx.array:
+    return mx.broadcast_to(mx.array(1, weight.dtype), weight.shape)
+
+
+def _lazy(settings: ModelSettings, report: Report | None) -> LoadedModel:
+    """The model as it is to be, its weights not read yet."""
     machine.require_backend()
     folder = source.as_folder(settings.source, report)
     config = _config(folder)
@@ -87,7 +109,6 @@ def load(settings: ModelSettings, report: Report | None = None) -> LoadedModel:
     precision, said = _settle(model, settings, rounded=_is_rounded(settings, config))
     model.freeze()
     model.eval()
-    mx.eval(model.parameters())
     return LoadedModel(
         model, encoder, folder, settings.source, precision, (*notes, *said)
     )

@@ -42,6 +42,11 @@ def as_folder(source: str, report: Report | None = None) -> Path:
     )
 
 
+def is_gguf(source: str) -> bool:
+    """Whether the weights come from a ``.gguf`` file."""
+    return source in demo.MODELS or source.endswith(".gguf")
+
+
 def _converted(file: Path) -> Path:
     from mlx_rsft.models import gguf
 

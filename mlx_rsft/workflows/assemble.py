@@ -212,6 +212,17 @@ def model(config: Config, reporter: Reporter) -> LoadedModel:
     """The base model with the chosen template; says what was corrected on the way."""
     with _loading(config, reporter) as report:
         loaded = load.load(config.model, report)
+    return _spoken(loaded, config, reporter)
+
+
+def outline(config: Config, reporter: Reporter) -> LoadedModel:
+    """The same without its weights."""
+    with _loading(config, reporter) as report:
+        loaded = load.outline(config.model, report)
+    return _spoken(loaded, config, reporter)
+
+
+def _spoken(loaded: LoadedModel, config: Config, reporter: Reporter) -> LoadedModel:
     templates.choose(loaded.tokenizer, config.data.template)
     for note in loaded.notes:
         reporter.note(note)

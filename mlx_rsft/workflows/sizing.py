@@ -1,0 +1,260 @@
+"""What a training run will hold in memory: from settings and row lengths to items."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import mlx.core as mx
+from mlx.utils import tree_flatten
+
+from mlx_rsft.data.batching import (
+    micro_batches,
+    padded_width,
+    steps_per_epoch,
+    window,
+)
+from mlx_rsft.loss.kernel import CHUNK_BYTES, chunks
+from mlx_rsft.memory import (
+    AT_ONCE,
+    PULL_COPIES,
+    REFERENCE_COPIES,
+    Items,
+    Portion,
+    Sizes,
+    items,
+)
+from mlx_rsft.models import adapters, load, source, tape
+from mlx_rsft.models.split import SplitModel
+from mlx_rsft.models.trunk_cost import Workload, model_size, worth
+from mlx_rsft.objectives import Objective
+from mlx_rsft.objectives.tokens import LAGGED
+from mlx_rsft.settings import AdapterSettings, Config, ModelSettings
+from mlx_rsft.training import loop
+from mlx_rsft.training import optimizer as optimizers
+from mlx_rsft.workflows import assemble, caching
+
+MOST_STEPS = 64
+"""Steps of the first epoch that are looked at for the largest micro-batch."""
+MANY_ROWS = 4096
+"""More supervised tokens than a chunk of logits holds."""
+METAL_BUDGET = 2048
+"""Padded tokens at once where nobody chose, on other backends than the CPU's."""
+
+
+class RowSize(NamedTuple):
+    """Tokens of a row, and how many of them are trained."""
+
+    tokens: int
+    supervised: int
+
+
+class Shape(NamedTuple):
+    """A micro-batch: rows of one width, and what came before it in its step."""
+
+    rows: int
+    width: int
+    supervised: int
+    before: int
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """What machine a run is planned for.
+
+    Attributes:
+        available: Bytes that mlx may hold there.
+        memory: Bytes that it has.
+        stock: Whether it computes otherwise than this one: a Mac, seen from Linux.
+    """
+
+    name: str
+    available: int
+    memory: int
+    stock: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a run holds, and the micro-batch that decides it.
+
+    Attributes:
+        step_tokens: Padded tokens of a usual step.
+        step: The optimizer step, from 0, that the micro-batch is in.
+        one_chunk: Whether its logits are computed at once.
+    """
+
+    items: Items
+    shape: Shape
+    num_blocks: int
+    step_tokens: float
+    step: int
+    one_chunk: bool
+
+
+def estimate(
+    config: Config, rows: Sequence[RowSize], objective: Objective, where: Where
+) -> Estimate:
+    """Read the items off shapes; no weight is loaded and nothing is computed."""
+    split = _outline(config.model, config.adapter, where.stock)
+    cut = [_cut(row, config.data.max_length) for row in rows]
+    budget = config.training.token_budget or (
+        METAL_BUDGET if where.stock else assemble.token_budget(config)
+    )
+    found = _Steps(cut, config, budget)
+    sizes = _sizes(split, config, objective, where)
+    best: tuple[Items, Shape] | None = None
+    for shape in found.largest():
+        kept = tape.kept(split, shape.rows, shape.width)
+        portion = Portion(
+            kept.scores,
+            kept.others,
+            shape.supervised,
+            shape.before,
+            pulled(objective),
+        )
+        held = items(sizes, portion)
+        if best is None or held.total > best[0].total:
+            best = held, shape
+    assert best is not None
+    held, shape = best
+    held = replace(held, trunk=_trunk(split, config, cut, where))
+    return Estimate(
+        held,
+        shape,
+        split.num_blocks,
+        found.mean_tokens,
+        step=found.shapes[shape],
+        one_chunk=shape.supervised <= sizes.chunk_rows,
+    )
+
+
+def pulled(objective: Objective) -> int:
+    """Arrays of logits that an objective takes beside those of any other."""
+    return sum(
+        REFERENCE_COPIES if pull.needs_reference else PULL_COPIES
+        for pull in objective.pulls
+    )
+
+
+@lru_cache(maxsize=2)
+def _outline(
+    chosen: ModelSettings, adapter: AdapterSettings, stock: bool
+) -> SplitModel:
+    if stock and chosen.precision == "auto":
+        chosen = replace(chosen, precision="stored")
+    model = load.outline(chosen).model
+    if stock and chosen.precision == "stored" and source.is_gguf(chosen.source):
+        model.set_dtype(mx.float16)  # converted in 32 bits here, in 16 elsewhere
+    adapters.attach(model, adapter)
+    model.train()
+    return (tape.StockOutline if stock else tape.Outline)(model)
+
+
+def _cut(row: RowSize, most: int) -> RowSize:
+    return RowSize(min(row.tokens, most), min(row.supervised, most - 1))
+
+
+class _Steps:
+    """The micro-batches of the first steps, each shape with the step it is in."""
+
+    def __init__(self, rows: Sequence[RowSize], config: Config, budget: int) -> None:
+        self.shapes: dict[Shape, int] = {}
+        training = config.training
+        count = min(steps_per_epoch(len(rows), training.batch_size), MOST_STEPS)
+        padded = 0
+        for step in range(count):
+            places = window(step, len(rows), training.batch_size, config.seed)
+            for shape in _shapes([rows[place] for place in places], budget):
+                self.shapes.setdefault(shape, step)
+                padded += shape.rows * shape.width
+        longest = max(rows)
+        alone = Shape(1, padded_width(longest.tokens), longest.supervised, 0)
+        self.shapes.setdefault(alone, 0)
+        self.mean_tokens = padded / count
+
+    def largest(self) -> set[Shape]:
+        """Those that can be the one that holds the most."""
+        orders = (_by_tokens, _by_pairs, _by_supervised)
+        return {max(self.shapes, key=order) for order in orders}
+
+
+def _by_tokens(shape: Shape) -> tuple[int, Shape]:
+    return shape.rows * shape.width, shape
+
+
+def _by_pairs(shape: Shape) -> tuple[int, Shape]:
+    return shape.rows * shape.width**2, shape
+
+
+def _by_supervised(shape: Shape) -> tuple[int, Shape]:
+    return shape.supervised, shape
+
+
+def _shapes(rows: Sequence[RowSize], budget: int) -> Iterator[Shape]:
+    groups = micro_batches([row.tokens for row in rows], budget)
+    for before, group in enumerate(groups):
+        yield Shape(
+            len(group),
+            padded_width(max(rows[place].tokens for place in group)),
+            sum(rows[place].supervised for place in group),
+            before,
+        )
+
+
+def _sizes(
+    split: SplitModel, config: Config, objective: Objective, where: Where
+) -> Sizes:
+    trained = [value for _, value in _leaves(split.model.trainable_parameters())]
+    trained_bytes = sum(value.nbytes for value in trained)
+    adapter = 0 if config.adapter.method == "full" else trained_bytes
+    width = split.hidden(mx.zeros((1, 1), mx.int32)).shape[-1]
+    logits = split.head(mx.zeros((1, width)))
+    token_logits = 4 * logits.shape[-1]
+    chunk_rows = max(1, CHUNK_BYTES // token_logits)
+    if not where.stock:
+        start, end = chunks(split.head, mx.zeros((MANY_ROWS, width)), CHUNK_BYTES)[0]
+        chunk_rows = end - start
+    optimizer = optimizers.make(config.optimizer)
+    optimizer.init(split.model.trainable_parameters())
+    moments = sum(value.nbytes for _, value in _leaves(optimizer.state))
+    # The lagged model's values, where an objective compares with them.
+    lagged = trained_bytes if LAGGED in objective.needs else 0
+    return Sizes(
+        weights=sum(v.nbytes for _, v in _leaves(split.model.parameters())) - adapter,
+        adapter=adapter + lagged,
+        trained=trained_bytes,
+        largest=sum(sorted(value.nbytes for value in trained)[-AT_ONCE:]),
+        moments=moments,
+        token_logits=token_logits,
+        chunk_rows=chunk_rows,
+        head_trained=bool(split.head_parameters()),
+    )
+
+
+def _leaves(tree: Any) -> list[tuple[str, mx.array]]:
+    return tree_flatten(tree)  # pyright: ignore
+
+
+def _trunk(
+    split: SplitModel, config: Config, rows: Sequence[RowSize], where: Where
+) -> int:
+    """Bytes of the states of frozen blocks, if they will be kept in memory."""
+    training = config.training
+    depth = adapters.first_trained_block(split.model)
+    if training.trunk_cache in (caching.OFF, caching.DISK) or not depth:
+        return 0
+    tokens = sum(row.tokens for row in rows)
+    steps = loop.num_steps(training, len(rows))
+    work = Workload(
+        tokens,
+        sum(row.supervised for row in rows),
+        tokens / len(rows),
+        training=steps * training.batch_size / len(rows),
+    )
+    gain = worth(model_size(split, depth), work)
+    budget = int(training.trunk_gb * 1e9) or where.memory * caching.SHARE_OF_MEMORY
+    wanted = training.trunk_cache == caching.MEMORY or gain.pays
+    return gain.num_bytes if wanted and gain.num_bytes <= budget else 0
