@@ -136,8 +136,9 @@ class Bench:
         settings = bench_cost.settings(self._job(OURS, ["sft"])).config
         loaded = load.load(settings.model)
         bench_work.write_rows(self.scenario, loaded.tokenizer, self.scratch / "data")
-        rows = assemble.training_splits(settings, loaded, Silent()).rows["train"]
-        self.longest = max(len(row.tokens) for row in rows)
+        paths = assemble.training_paths(settings)
+        splits = assemble.splits(paths, settings, loaded, Silent())
+        self.longest = max(len(row.tokens) for row in splits.rows["train"])
         written = assemble.fresh_adapter(loaded, settings)
         adapters.save(loaded.model, written, self.scratch / "start")
 
