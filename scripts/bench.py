@@ -137,8 +137,8 @@ class Bench:
         loaded = load.load(settings.model)
         bench_work.write_rows(self.scenario, loaded.tokenizer, self.scratch / "data")
         paths = assemble.training_paths(settings)
-        rows = assemble.splits(paths, settings, loaded, Silent()).rows["train"]
-        self.longest = max(len(row.tokens) for row in rows)
+        splits = assemble.splits(paths, settings, loaded, Silent())
+        self.longest = max(len(row.tokens) for row in splits.rows["train"])
         written = assemble.fresh_adapter(loaded, settings)
         adapters.save(loaded.model, written, self.scratch / "start")
 

@@ -16,7 +16,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from mlx_rsft import loss, machine  # before mlx.core: puts a fast BLAS under it
+from mlx_rsft import (
+    exponential,
+    loss,
+    machine,
+)  # before mlx.core: puts a fast BLAS under it
 from mlx_rsft.loss import Recipe
 from mlx_rsft.objectives import build
 
@@ -41,6 +45,7 @@ def main() -> None:
         "machine": machine.device().as_record(),
         "memory": memory(**(MEMORY_SHORT if options.short else MEMORY_CASE)),
         "time": times(pairs, **(TIME_SHORT if options.short else TIME_CASE)),
+        "exponentials": exponentials(pairs, 128, TIME_CASE["vocabulary"]),
     }
     if options.json:
         print(json.dumps(found, indent=2))
@@ -54,6 +59,10 @@ def main() -> None:
     print(f"time, {found['time']['sizes']}, medians of {pairs} pairs:")
     print(f"  fused / dense      {found['time']['fused_over_dense']:.3f}")
     print(f"  dft / sft, fused   {found['time']['dft_over_sft']:.3f}")
+    raised = found["exponentials"]
+    print(f"exponentials, {raised['sizes']}:")
+    print(f"  ours / mlx's, each          {raised['exp_over_mlx']:.3f}")
+    print(f"  ours / mlx's, a softmax     {raised['softmax_over_mlx']:.3f}")
 
 
 def memory(rows: int, width: int, vocabulary: int) -> dict[str, Any]:
@@ -82,6 +91,27 @@ def times(pairs: int, rows: int, width: int, vocabulary: int) -> dict[str, Any]:
         "pairs": pairs,
         "fused_over_dense": _ratio(sft, dense, pairs),
         "dft_over_sft": _ratio(dft, sft, pairs),
+    }
+
+
+def exponentials(pairs: int, rows: int, vocabulary: int) -> dict[str, Any]:
+    """Median time ratios of our exponentials over mlx's, on logits of this shape."""
+    logits = mx.random.normal((rows, vocabulary)) * 5
+    mx.eval(logits)
+
+    def work(function: Callable[[mx.array], Any]) -> Work:
+        def run() -> None:
+            mx.eval(function(logits))
+
+        return run
+
+    def softmax(values: mx.array) -> mx.array:
+        return mx.softmax(values, axis=-1)
+
+    return {
+        "sizes": f"{rows} rows, vocabulary {vocabulary}",
+        "exp_over_mlx": _ratio(work(exponential.exp), work(mx.exp), pairs),
+        "softmax_over_mlx": _ratio(work(exponential.softmax), work(softmax), pairs),
     }
 
 

@@ -44,6 +44,8 @@ def test_an_answer_that_loses_tokens_or_all_before_it_is_no_longer_trained():
     row = OVERLONG["truncate"](ROW, 8, BOS)
     assert row.tokens == (1, *range(13, 20))
     assert _supervised(row) == [(17, 18, 19)]
+    bare = OVERLONG["truncate"](ROW, 9, BOS)  # nothing but the start is before one
+    assert _supervised(bare) == [(17, 18, 19)]
 
 
 def test_an_answer_is_never_cut_whatever_the_length():

@@ -57,11 +57,12 @@ def test_an_error_on_the_way_leaves_nothing(cache):
 
 
 def test_the_sets_not_used_for_longest_go_first(cache, monkeypatch):
-    monkeypatch.setattr(rendered, "MOST_BYTES", 14_000)  # two sets and a bit
     for number, key in enumerate(["old", "used", "new"]):
         rendered.cached(key, lambda _: iter(ROWS))
         os.utime(cache / key, (number, number))
-    rendered.cached("old", lambda _: iter(ROWS))
+    size = sum(file.stat().st_size for file in (cache / "old").iterdir())
+    monkeypatch.setattr(rendered, "MOST_BYTES", 2 * size + 1)
+    rendered.cached("old", _never)
     rendered.cached("newest", lambda _: iter(ROWS))
     kept = {path.name for path in cache.iterdir() if path.is_dir()}
     assert kept == {"old", "newest"}

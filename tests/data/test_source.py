@@ -29,7 +29,7 @@ def test_one_file_is_a_split_of_its_own_and_can_be_trained_on(tmp_path):
 
 
 def test_what_is_not_there_is_said(tmp_path):
-    with pytest.raises(DataError, match="is not there"):
+    with pytest.raises(DataError, match="no such file or folder"):
         source.find_splits(tmp_path / "gone")
     with pytest.raises(DataError, match=r"no train\.jsonl"):
         source.find_splits(tmp_path)

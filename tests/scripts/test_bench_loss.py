@@ -35,3 +35,5 @@ def test_the_short_form_prints_every_figure():
     assert found["memory"]["fused_bytes"] < found["memory"]["dense_bytes"]
     assert found["time"]["fused_over_dense"] > 0
     assert found["time"]["dft_over_sft"] > 0
+    assert found["exponentials"]["exp_over_mlx"] > 0
+    assert found["exponentials"]["softmax_over_mlx"] > 0
