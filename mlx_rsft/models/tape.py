@@ -24,26 +24,22 @@ from mlx_rsft.models.split import SplitModel
 SHARES = frozenset(
     {
         "Broadcast",
-        "BroadcastAxes",
         "ExpandDims",
         "Squeeze",
         "Transpose",
         "Slice",
-        "StopGradient",
         "AsStrided",
         "Split",
         "View",
-        "Depends",
-        "Copy",
     }
 )
 """Operations whose result is another look at the memory of their first input."""
 FOLDS = frozenset({"Reshape", "Flatten", "Unflatten"})
 """Operations that share if the input lies in order, and copy otherwise."""
-SCATTERS = frozenset({"Broadcast", "BroadcastAxes", "Transpose", "Slice", "AsStrided"})
+SCATTERS = frozenset({"Broadcast", "Transpose", "Slice", "AsStrided", "Split"})
 """Operations whose result does not lie in order."""
-HANDS_ON = "CustomTransforms"
-"""What a custom function adds: its results are its last inputs."""
+ORDERS = "Depends"
+"""An operation whose every result is the input in the same place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +169,7 @@ class _Tape:
         traced = any(source.traced for source in sources)
         outputs = node["outputs"]
         for place, (name, shape, dtype) in enumerate(outputs):
-            value = _shared(node["name"], sources, place - len(outputs), traced)
+            value = _shared(node["name"], sources, place, traced)
             if value is None:
                 size = math.prod(shape) * dtype.size
                 value = _Value(_Buffer(size, tuple(shape)), traced)
@@ -188,7 +184,7 @@ def _shared(
     name: str, sources: Sequence[_Value], place: int, traced: bool
 ) -> _Value | None:
     """The value of an operation that shares its input's memory; None if it computes."""
-    if name == HANDS_ON:
+    if name == ORDERS:
         return _Value(sources[place].buffer, traced, sources[place].in_order)
     if name in SHARES:
         in_order = sources[0].in_order and name not in SCATTERS
