@@ -10,7 +10,9 @@ import numpy as np
 from mlx_rsft import loss
 from mlx_rsft.data.batching import collate, micro_batches
 from mlx_rsft.data.conversation import Example
+from mlx_rsft.models.seam import TrunkStates
 from mlx_rsft.models.split import SplitModel
+from mlx_rsft.models.trunk import Trunk
 
 TOKEN_BUDGET = 2048
 
@@ -39,14 +41,23 @@ def score(
     split: SplitModel,
     examples: Sequence[Example],
     report: Callable[[int], None] | None = None,
+    trunk: Trunk | None = None,
 ) -> list[RowScore]:
-    """Score every example, in order; ``report`` is told rows done since the last."""
+    """Score every example, in order.
+
+    Args:
+        split: The model.
+        examples: Rows with what is demonstrated in them.
+        report: Is told the rows done since it was last told.
+        trunk: Knows what the model's frozen blocks make of a row.
+    """
     scores: dict[int, RowScore] = {}
     lengths = [len(example.tokens) for example in examples]
     for places in micro_batches(lengths, TOKEN_BUDGET):
         group = [examples[place] for place in places]
         batch = collate(group)
-        hidden_ND = split.supervised(batch.tokens_BT, batch.rows_N)
+        states = _states(trunk, group, batch.tokens_BT.shape[1])
+        hidden_ND = split.supervised(batch.tokens_BT, batch.rows_N, states)
         stats, first = loss.token_stats(split.head, hidden_ND, batch.targets_N)
         hits = np.array(first == batch.targets_N)
         rows = _rows(group, np.array(stats.logp), hits)
@@ -54,6 +65,12 @@ def score(
         if report:
             report(len(group))
     return [scores[index] for index in range(len(examples))]
+
+
+def _states(
+    trunk: Trunk | None, group: Sequence[Example], width: int
+) -> TrunkStates | None:
+    return trunk.states([row.tokens for row in group], width) if trunk else None
 
 
 def _rows(

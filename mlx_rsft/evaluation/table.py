@@ -12,6 +12,7 @@ from mlx_rsft.errors import ConfigError, nearest
 from mlx_rsft.evaluation import generate, likelihood
 from mlx_rsft.evaluation.likelihood import RowScore
 from mlx_rsft.models.split import SplitModel
+from mlx_rsft.models.trunk import Trunk
 from mlx_rsft.records import Metric, SplitRecord
 
 
@@ -114,9 +115,20 @@ def measure(
     metrics: dict[str, Measure],
     max_tokens: int,
     report: Callable[[int], None] | None = None,
+    trunk: Trunk | None = None,
 ) -> SplitRecord:
-    """Every chosen metric of one split; ``report`` is told rows done."""
-    scores = likelihood.score(split, examples, report)
+    """Every chosen metric of one split.
+
+    Args:
+        split: The model.
+        tokenizer: Turns its tokens into text.
+        examples: The rows.
+        metrics: What to compute of them.
+        max_tokens: Of a generated answer, at most.
+        report: Is told rows done.
+        trunk: Knows what the model's frozen blocks make of a row.
+    """
+    scores = likelihood.score(split, examples, report, trunk)
     written: list[str] = []
     if any(entry.generates for entry in metrics.values()):
         written = generate.answers(split.model, tokenizer, examples, max_tokens)

@@ -5,6 +5,8 @@ from mlx_rsft import testing
 from mlx_rsft.data.conversation import Example
 from mlx_rsft.evaluation import likelihood
 from mlx_rsft.models.split import SplitModel
+from mlx_rsft.models.trunk import Trunk
+from mlx_rsft.models.trunk_store import MemoryStore
 
 
 def _examples(seed=0, count=9):
@@ -41,6 +43,19 @@ def test_the_order_of_rows_does_not_matter():
     backward = likelihood.score(split, examples[::-1])[::-1]
     for a, b in zip(forward, backward, strict=True):
         np.testing.assert_allclose(a.nll, b.nll, rtol=1e-6)
+
+
+def test_scores_are_the_same_on_the_kept_states_of_frozen_blocks(monkeypatch):
+    split, examples = SplitModel(testing.tiny_model()), _examples()
+    trunk = Trunk(split, 1, MemoryStore(10**6))
+    plain = likelihood.score(split, examples)
+    likelihood.score(split, examples, trunk=trunk)
+    monkeypatch.setattr(split, "trunk", None)  # nothing is left to compute
+    kept = likelihood.score(split, examples, trunk=trunk)
+    assert trunk.stats.hits == trunk.stats.misses == len(examples)
+    for a, b in zip(plain, kept, strict=True):
+        np.testing.assert_allclose(a.nll, b.nll, rtol=1e-6)
+        assert (a.correct, a.exact) == (b.correct, b.exact)
 
 
 def test_progress_counts_every_row_once():
