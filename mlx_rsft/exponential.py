@@ -11,7 +11,6 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import mlx.core as mx
-import numpy as np
 
 from mlx_rsft import machine
 
@@ -26,15 +25,6 @@ C4, C5, C6 = 9.618437357674640e-3, 1.339887440266574e-3, 1.535336188319500e-4
 def wide(values: mx.array) -> mx.array:
     """In float32 whatever they came in; float64 stays, for comparisons."""
     return values if values.dtype == mx.float64 else values.astype(mx.float32)
-
-
-def detached(traced: mx.array) -> mx.array:
-    """The same values, out of sight of a differentiation that is under way.
-
-    MLX keeps the whole graph of what it traces once it is evaluated, also what no
-    gradient needs.
-    """
-    return mx.array(np.array(wide(traced)), dtype=traced.dtype)
 
 
 def applies(values: mx.array) -> bool:

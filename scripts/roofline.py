@@ -29,11 +29,12 @@ import bench_work
 
 from mlx_rsft import loss, machine  # before mlx.core: puts a fast BLAS under it
 from mlx_rsft.data.conversation import Example
-from mlx_rsft.loss import LossSums, Recipe
+from mlx_rsft.loss import Recipe
 from mlx_rsft.models import load
 from mlx_rsft.models.split import SplitModel
 from mlx_rsft.objectives import build
-from mlx_rsft.training.step import Piece, Stepper, hidden_states
+from mlx_rsft.training.gradient import Piece, hidden_states
+from mlx_rsft.training.step import Stepper
 from mlx_rsft.workflows import assemble
 from mlx_rsft.workflows.reporter import Silent
 
@@ -221,15 +222,8 @@ def _head(stepper: Stepper, pieces: list[Piece], hidden: list[mx.array]) -> None
     objective = stepper.objective
     recipe = Recipe(objective.weight, objective.head_facts, objective.pulls)
     for piece, states_ND in zip(pieces, hidden, strict=True):
-
-        def summed(
-            states_ND: mx.array, piece: Piece = piece
-        ) -> tuple[mx.array, LossSums]:
-            targets, known = piece.batch.targets_N, piece.known
-            sums = loss.fused(stepper.split.head, states_ND, targets, recipe, known)
-            return sums.objective, sums
-
-        mx.eval(mx.value_and_grad(summed)(states_ND))
+        targets, known = piece.batch.targets_N, piece.known
+        mx.eval(loss.fused(stepper.split.head, states_ND, targets, recipe, known))
 
 
 def _update(stepper: Stepper) -> None:

@@ -6,7 +6,7 @@ import mlx.core as mx
 
 from mlx_rsft import exponential
 from mlx_rsft.loss import kernel
-from mlx_rsft.loss.sums import Head, LossSums, Recipe
+from mlx_rsft.loss.sums import Head, LossSums, Recipe, Slopes
 from mlx_rsft.objectives.tokens import Known
 
 
@@ -17,11 +17,29 @@ def dense(
     recipe: Recipe,
     known: Known | None = None,
     reference_ND: mx.array | None = None,
-) -> LossSums:
+) -> Slopes:
     """All logits at once, differentiated by MLX: the oracle for the other engines."""
+
+    def of_hidden(rows_ND: mx.array) -> LossSums:
+        return differentiable(head, rows_ND, targets_N, recipe, known, reference_ND)
+
+    sums, slope_ND = mx.value_and_grad(of_hidden)(hidden_ND)
+    return Slopes(LossSums._make(sums), slope_ND)
+
+
+def differentiable(
+    head: Head,
+    hidden_ND: mx.array,
+    targets_N: mx.array,
+    recipe: Recipe,
+    known: Known | None = None,
+    reference_ND: mx.array | None = None,
+) -> LossSums:
+    """The sums, for MLX to differentiate; all that an objective holds is held."""
     known = known or Known()
     if targets_N.size == 0:
-        return kernel.no_tokens(hidden_ND)
+        through = exponential.wide(hidden_ND).sum() * 0
+        return kernel.no_tokens()._replace(objective=through)
     logits_NV = exponential.wide(head(hidden_ND))
     logp_NV = logits_NV - mx.logsumexp(logits_NV, axis=-1, keepdims=True)
     logp_N = mx.take_along_axis(logp_NV, targets_N[:, None], axis=-1)[:, 0]

@@ -1,4 +1,4 @@
-"""Chunks of rows, their gradient made in the forward pass; for a head that is frozen.
+"""Chunks of rows, each with its gradient at once; for a head that is frozen.
 
 Shapes: N supervised positions, D width, V vocabulary.
 """
@@ -10,10 +10,9 @@ from typing import Any
 
 import mlx.core as mx
 
-from mlx_rsft import exponential
 from mlx_rsft.loss import kernel
 from mlx_rsft.loss.kernel import CHUNK_BYTES, chunks
-from mlx_rsft.loss.sums import Head, LossSums, Recipe
+from mlx_rsft.loss.sums import Head, LossSums, Recipe, Slopes
 from mlx_rsft.objectives.tokens import Known
 
 
@@ -26,47 +25,19 @@ def fused(
     reference_ND: mx.array | None = None,
     *,
     chunk_bytes: int = CHUNK_BYTES,
-) -> LossSums:
-    """Chunks of rows, their gradient made in the forward pass; for a frozen head.
+) -> Slopes:
+    """Chunks of rows, each with its gradient at once; for a head that is frozen.
 
-    Memory above the inputs is a few chunks, whatever the vocabulary. The head must have
-    no trainable parameters: it would get no gradient.
+    Memory above the inputs is a few chunks, whatever the vocabulary. To be called outside
+    of what is differentiated: the slopes are a result, not a promise.
     """
     known = known or Known()
     if targets_N.size == 0:
-        return kernel.no_tokens(hidden_ND)
-
-    def forward(hidden: mx.array) -> tuple[mx.array, ...]:
-        held = exponential.detached(hidden)
-        sums, slope_ND = _walk(
-            head, held, targets_N, recipe, known, reference_ND, chunk_bytes
-        )
-        return (*sums, slope_ND)
-
-    def backward(primals: Any, cotangents: Any, outputs: Any) -> mx.array:
-        del primals
-        return outputs[-1] * cotangents[0]
-
-    with_gradient: Any = mx.custom_function(forward)
-    with_gradient.vjp(backward)
-    *sums, _ = with_gradient(hidden_ND)
-    return LossSums._make(sums)
-
-
-def _walk(
-    head: Head,
-    hidden_ND: mx.array,
-    targets_N: mx.array,
-    recipe: Recipe,
-    known: Known,
-    reference_ND: mx.array | None,
-    chunk_bytes: int,
-) -> tuple[LossSums, mx.array]:
-    """Sums over all rows and the gradient of their objective, (N, D)."""
+        return Slopes(kernel.no_tokens(), mx.zeros_like(hidden_ND))
     parts: list[LossSums] = []
     slopes: list[mx.array] = []
     for start, end in chunks(head, hidden_ND, chunk_bytes):
-        sums, slope = _chunk(
+        sums, slope_ND = _chunk(
             head,
             hidden_ND[start:end],
             targets_N[start:end],
@@ -75,10 +46,10 @@ def _walk(
             None if reference_ND is None else reference_ND[start:end],
         )
         # Computed now, so that the next chunk's logits can have this one's memory.
-        mx.eval(slope, *sums)
+        mx.eval(slope_ND, *sums)
         parts.append(sums)
-        slopes.append(exponential.detached(slope))
-    return reduce(LossSums.__add__, parts), mx.concatenate(slopes)
+        slopes.append(slope_ND)
+    return Slopes(reduce(LossSums.__add__, parts), mx.concatenate(slopes))
 
 
 def _chunk(
@@ -91,8 +62,7 @@ def _chunk(
 ) -> tuple[LossSums, mx.array]:
     """Sums of some rows, and the gradient at their hidden states.
 
-    Not traced, so that what is computed can be let go: the slope at the logits is known
-    in closed form, and the head is linear in it.
+    The slope at the logits is known in closed form, and the head is linear in it.
     """
     logits_NV = head(hidden_ND)
     sums, slope_NV = _logit_slope(

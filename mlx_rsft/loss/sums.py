@@ -5,7 +5,7 @@ Sums and counts travel; whoever has them all divides once.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -87,6 +87,19 @@ class LossSums(NamedTuple):
         counts = np.array(self.histogram).astype(int)
         sums = [number(value) for value in self[:-1]]
         return Totals._make([*sums, tuple(counts.tolist())])
+
+
+class Slopes(NamedTuple):
+    """What an engine gives: the sums, and the gradient of their objective.
+
+    Attributes:
+        hidden_ND: At the hidden states.
+        parameters: At the head's parameters, by name; of a frozen head there are none.
+    """
+
+    sums: LossSums
+    hidden_ND: mx.array
+    parameters: Mapping[str, mx.array] = {}
 
 
 def number(scalar: mx.array) -> float:

@@ -15,6 +15,7 @@ import operator
 import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -40,7 +41,6 @@ def _with_backward(forward: Step, backward: Step) -> Any:
 
 
 def _swiglu(gate: mx.array, x: mx.array) -> mx.array:
-    gate, x = exponential.detached(gate), exponential.detached(x)
     return gate * exponential.sigmoid(gate) * x
 
 
@@ -61,7 +61,6 @@ swiglu: Step = _with_backward(_swiglu, _swiglu_backward)
 
 def _gelu(x: mx.array) -> mx.array:
     # (1 + tanh(u)) / 2 is the logistic function at 2 u.
-    x = exponential.detached(x)
     return x * exponential.sigmoid(_twice_inner(x))
 
 
@@ -116,11 +115,6 @@ def _scores(q: mx.array, keys: mx.array, start: int) -> mx.array:
 
 def _attend_forward(q: mx.array, keys: mx.array, values: mx.array) -> list[mx.array]:
     """What each query gathers, and the log-sum-exp of its scores."""
-    q, keys, values = (
-        exponential.detached(q),
-        exponential.detached(keys),
-        exponential.detached(values),
-    )
     mixed: list[mx.array] = []
     sums: list[mx.array] = []
     for q_row, k_row, v_row in zip(q, keys, values, strict=True):
@@ -130,7 +124,6 @@ def _attend_forward(q: mx.array, keys: mx.array, values: mx.array) -> list[mx.ar
         ]
         mixed.append(mx.concatenate([part for part, _ in parts], axis=2))
         sums.append(mx.concatenate([part for _, part in parts], axis=2))
-        mx.eval(mixed[-1], sums[-1])
     return [mx.stack(mixed), mx.stack(sums)]
 
 
@@ -254,26 +247,38 @@ def exchanged(model: nn.Module) -> Generator[None]:
 
 
 def _attend_outline(q: mx.array, keys: mx.array, values: mx.array) -> list[mx.array]:
-    (held,) = mx.depends([q], [keys])
-    return [held[..., :1] * values[:, :, None], held.sum(axis=-1, keepdims=True)]
+    """Something whose backward pass reads what that of attention reads, and no more."""
+    met = q * keys[:, :, None] + mx.square(values)[:, :, None]
+    return [mx.exp(met), mx.exp(met[..., :1])]
+
+
+def _gather_outline(gather: Step, x: mx.array, *given: Any, **named: Any) -> mx.array:
+    """A product whose backward pass reads its input; that of mlx cannot be written out."""
+    product = mx.stop_gradient(gather(mx.stop_gradient(x), *given, **named))
+    return product + mx.square(x).sum()
 
 
 @contextmanager
 def outlined() -> Generator[None]:
-    """Let the stand-ins only say what they take, make and keep.
+    """Let the stand-ins only say what they take, make and keep for the backward pass.
 
-    For readers of mlx's graph, where nothing can be computed on the way.
+    For readers of mlx's graph, which cannot look into functions with a backward pass of
+    their own.
     """
     shapes: dict[str, Step] = {
         "swiglu": operator.mul,
-        "gelu_approx": operator.neg,
+        "gelu_approx": mx.square,
         "_attend": _attend_outline,
     }
     before = {name: globals()[name] for name in shapes}
     globals().update(shapes)
     _layers.gelu_approx = shapes["gelu_approx"]
+    whole: Any = mx
+    gather = whole.gather_mm
+    whole.gather_mm = partial(_gather_outline, gather)
     try:
         yield
     finally:
         globals().update(before)
         _layers.gelu_approx = gelu_approx
+        whole.gather_mm = gather

@@ -8,6 +8,7 @@ has them. Shapes: B rows, T positions, D width, N chosen positions, V vocabulary
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Generator
 
 import mlx.core as mx
@@ -44,6 +45,21 @@ class SplitModel:
     @property
     def num_blocks(self) -> int:
         return len(self.backbone["layers"])
+
+    @functools.cached_property
+    def width(self) -> int:
+        """Of hidden states."""
+        return self._sample.shape[-1]
+
+    @functools.cached_property
+    def dtype(self) -> mx.Dtype:
+        """Of hidden states."""
+        return self._sample.dtype
+
+    @functools.cached_property
+    def _sample(self) -> mx.array:
+        """Hidden states that are never computed: only their shape and type are read."""
+        return self.hidden(mx.zeros((1, 1), mx.int32))
 
     def hidden(self, tokens_BT: mx.array, trunk: TrunkStates | None = None) -> mx.array:
         """Hidden states after the last norm, (B, T, D).

@@ -1,9 +1,8 @@
 """What training keeps of a batch, read off mlx's graph before anything is computed.
 
-The loss is computed while the forward pass is still being differentiated, and until then
-mlx holds every array that hangs on something trained, and every array that one of these
-was made from. The graph says which those are, for any architecture, adapter and backend,
-and with weights that are not there. Shapes: B rows, T positions.
+Between the forward and the backward pass mlx holds what the one has made and the other
+will read. The graph says which arrays those are, for any architecture, adapter and
+backend, and with weights that are not there. Shapes: B rows, T positions.
 """
 
 from __future__ import annotations
@@ -87,37 +86,41 @@ def kept(split: SplitModel, rows: int, width: int) -> Kept:
     Raises:
         ModelError: If the model's code wants numbers, not shapes.
     """
-    tape = _Tape(trained=_trained_inputs(split))
-    for node in _graph(split, rows, width):
+    nodes = _graph(split, rows, width)
+    hidden = _hidden(nodes)
+    tape = _Tape(_needed_for(hidden, nodes))
+    for node in nodes:
         tape.add(node)
+    tape.hold(hidden)
     pair = [size for size, shape in tape.held() if shape[-2:] == (width, width)]
     return Kept(sum(pair), sum(size for size, _ in tape.held()) - sum(pair))
 
 
-def _leaves(split: SplitModel) -> list[tuple[str, mx.array]]:
-    return tree_flatten(split.model.parameters())  # pyright: ignore
+Node = Mapping[str, Any]
 
 
-def _trained_inputs(split: SplitModel) -> list[bool]:
-    """Whether each input of the graph is trained: the tokens, then every parameter."""
+def _graph(split: SplitModel, rows: int, width: int) -> Sequence[Node]:
+    """The forward and the backward pass; the first output is the hidden states."""
+    leaves: list[tuple[str, mx.array]] = tree_flatten(split.model.parameters())  # pyright: ignore
     trained = dict(tree_flatten(split.model.trainable_parameters()))
-    return [False, *(name in trained for name, _ in _leaves(split))]
+    nodes: list[Node] = []
 
+    def passes(tokens_BT: mx.array, slope: mx.array, *values: mx.array) -> Any:
+        given = dict(zip((name for name, _ in leaves), values, strict=True))
 
-def _graph(split: SplitModel, rows: int, width: int) -> Sequence[Mapping[str, Any]]:
-    leaves = _leaves(split)
-    names = [name for name, _ in leaves]
-    nodes: list[Mapping[str, Any]] = []
+        def forward(*changed: mx.array) -> list[mx.array]:
+            now = given | dict(zip(trained, changed, strict=True))
+            split.model.update(tree_unflatten(list(now.items())))
+            return [split.hidden(tokens_BT)]
 
-    def forward(tokens_BT: mx.array, *values: mx.array) -> mx.array:
-        split.model.update(tree_unflatten(list(zip(names, values, strict=True))))
-        return split.hidden(tokens_BT)
+        hidden, grads = mx.vjp(forward, [given[name] for name in trained], [slope])
+        return [*hidden, *grads]
 
     tokens_BT = mx.zeros((rows, width), mx.int32)
+    values = [value for _, value in leaves]
     try:
-        mx.export_function(
-            nodes.append, forward, tokens_BT, *[value for _, value in leaves]
-        )
+        slope = mx.zeros((rows, width, split.width), split.dtype)
+        mx.export_function(nodes.append, passes, tokens_BT, slope, *values)
     except (ValueError, RuntimeError, TypeError) as problem:
         raise ModelError(
             f"What the model keeps cannot be read off its graph ({problem}).",
@@ -126,6 +129,26 @@ def _graph(split: SplitModel, rows: int, width: int) -> Sequence[Mapping[str, An
     finally:
         split.model.update(tree_unflatten(leaves))
     return nodes
+
+
+def _hidden(nodes: Sequence[Node]) -> str:
+    (last,) = (node for node in nodes if node["type"] == "outputs")
+    return last["outputs"][0][0]
+
+
+def _needed_for(name: str, nodes: Sequence[Node]) -> frozenset[str]:
+    """The arrays that one is computed from, and that one."""
+    makers = {
+        name: node for node in nodes if "outputs" in node for name, *_ in node["outputs"]
+    }
+    queue = [name]
+    found: set[str] = set()
+    while queue:
+        name = queue.pop()
+        if name not in found:
+            found.add(name)
+            queue += [source for source, *_ in makers.get(name, {}).get("inputs", ())]
+    return frozenset(found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,56 +162,58 @@ class _Buffer:
 @dataclass(frozen=True, slots=True)
 class _Value:
     buffer: _Buffer | None
-    traced: bool
     in_order: bool = True
 
 
 class _Tape:
     """The graph, node by node: who shares whose memory, and what is held."""
 
-    def __init__(self, trained: Sequence[bool]) -> None:
-        self._trained = trained
+    def __init__(self, forward: frozenset[str]) -> None:
+        self._forward = forward
         self._values: dict[str, _Value] = {}
         self._held: dict[int, _Buffer] = {}
 
     def held(self) -> list[tuple[int, tuple[int, ...]]]:
         return [(held.num_bytes, held.shape) for held in self._held.values()]
 
-    def add(self, node: Mapping[str, Any]) -> None:
+    def add(self, node: Node) -> None:
         """Follow one entry; inputs and parameters are no memory of the batch."""
         if node["type"] == "inputs":
-            for (name, *_), trained in zip(node["inputs"], self._trained, strict=True):
-                self._values[name] = _Value(None, trained)
+            self._values |= {name: _Value(None) for name, *_ in node["inputs"]}
         elif node["type"] == "constants":
-            self._values |= {name: _Value(None, False) for name, _ in node["constants"]}
+            self._values |= {name: _Value(None) for name, *_ in node["constants"]}
         elif node["type"] == "primitive":
             self._compute(node)
 
-    def _compute(self, node: Mapping[str, Any]) -> None:
-        sources = [self._values[name] for name, *_ in node["inputs"]]
-        traced = any(source.traced for source in sources)
-        outputs = node["outputs"]
-        for place, (name, shape, dtype) in enumerate(outputs):
-            value = _shared(node["name"], sources, place, traced)
+    def _compute(self, node: Node) -> None:
+        names = [name for name, *_ in node["inputs"]]
+        sources = [self._values[name] for name in names]
+        backward = node["outputs"][0][0] not in self._forward
+        for place, (name, shape, dtype) in enumerate(node["outputs"]):
+            value = _shared(node["name"], sources, place)
             if value is None:
                 size = math.prod(shape) * dtype.size
-                value = _Value(_Buffer(size, tuple(shape)), traced)
+                value = _Value(_Buffer(size, tuple(shape)))
             self._values[name] = value
-            sources_and_result = [*sources, value] if traced else []
-            for part in sources_and_result:
-                if part.buffer is not None:
-                    self._held[id(part.buffer)] = part.buffer
+        if backward:
+            for name in names:
+                if name in self._forward:
+                    self.hold(name)
+
+    def hold(self, name: str) -> None:
+        """Count the memory behind an array."""
+        buffer = self._values[name].buffer
+        if buffer is not None:
+            self._held[id(buffer)] = buffer
 
 
-def _shared(
-    name: str, sources: Sequence[_Value], place: int, traced: bool
-) -> _Value | None:
+def _shared(name: str, sources: Sequence[_Value], place: int) -> _Value | None:
     """The value of an operation that shares its input's memory; None if it computes."""
     if name == ORDERS:
-        return _Value(sources[place].buffer, traced, sources[place].in_order)
+        return sources[place]
     if name in SHARES:
         in_order = sources[0].in_order and name not in SCATTERS
-        return _Value(sources[0].buffer, traced, in_order)
+        return _Value(sources[0].buffer, in_order)
     if name in FOLDS and sources[0].in_order:
-        return _Value(sources[0].buffer, traced)
+        return _Value(sources[0].buffer)
     return None

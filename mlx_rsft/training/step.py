@@ -9,11 +9,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import reduce
 from typing import Any
 
 import mlx.core as mx
-import mlx.nn as nn
 import mlx.optimizers as optim
 import numpy as np
 from mlx.utils import tree_flatten, tree_map
@@ -21,13 +19,14 @@ from mlx.utils import tree_flatten, tree_map
 from mlx_rsft import loss
 from mlx_rsft.data.batching import collate, micro_batches
 from mlx_rsft.data.conversation import Batch, Example
-from mlx_rsft.loss import LossSums, Recipe, Totals
+from mlx_rsft.loss import Recipe, Totals
 from mlx_rsft.models.seam import TrunkStates
 from mlx_rsft.models.split import SplitModel
 from mlx_rsft.models.trunk import Trunk
 from mlx_rsft.objectives import Known, Objective, TokenStats
 from mlx_rsft.objectives.composition import fixed_weight
 from mlx_rsft.objectives.tokens import STEP
+from mlx_rsft.training.gradient import Piece, gradient, hidden_states
 from mlx_rsft.training.references import References
 
 
@@ -48,16 +47,6 @@ class StepFacts:
     grad_norm: float
     applied: bool
     num_tokens: int
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """A micro-batch with all that is known of its supervised tokens beforehand."""
-
-    batch: Batch
-    known: Known
-    reference_ND: mx.array | None = None
-    trunk: TrunkStates | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,49 +202,6 @@ def _joined(parts: Sequence[TokenStats]) -> TokenStats:
     }
     return TokenStats(
         mx.concatenate([part.logp for part in parts]), known=replace(first, **known)
-    )
-
-
-def gradient(
-    split: SplitModel, pieces: Sequence[Piece], recipe: Recipe
-) -> tuple[LossSums, Any]:
-    """Loss sums over all pieces, and the gradient of the summed objective."""
-
-    def summed(piece: Piece) -> LossSums:
-        return piece_sums(split, piece, recipe)
-
-    differentiate = nn.value_and_grad(split.model, summed)
-    parts: list[LossSums] = []
-    total: Any = None
-    for piece in pieces:
-        sums, grads = differentiate(piece)
-        parts.append(LossSums._make(sums))
-        total = grads if total is None else tree_map(mx.add, total, grads)
-        mx.eval(parts[-1], total)
-    return reduce(LossSums.__add__, parts), total
-
-
-def hidden_states(split: SplitModel, piece: Piece) -> mx.array:
-    """(N, D) hidden states of the supervised positions of a micro-batch."""
-    return split.supervised(piece.batch.tokens_BT, piece.batch.rows_N, piece.trunk)
-
-
-def piece_sums(split: SplitModel, piece: Piece, recipe: Recipe) -> LossSums:
-    """Loss sums of one micro-batch, by the engine that its head allows."""
-    batch = piece.batch
-    hidden_ND = hidden_states(split, piece)
-    trained = split.head_parameters()
-    if trained:
-        return loss.checkpointed(
-            split.head_with, trained, hidden_ND, batch.targets_N, recipe, piece.known
-        )
-    return loss.fused(
-        split.head,
-        hidden_ND,
-        batch.targets_N,
-        recipe,
-        piece.known,
-        piece.reference_ND,
     )
 
 

@@ -18,7 +18,7 @@ from mlx_rsft.models import adapters
 from mlx_rsft.models.split import SplitModel
 from mlx_rsft.objectives import Known, build
 from mlx_rsft.settings import AdapterSettings
-from mlx_rsft.training.step import Piece, gradient
+from mlx_rsft.training.gradient import Piece, gradient
 from mlx_rsft.workflows import train
 from mlx_rsft.workflows.reporter import Silent
 

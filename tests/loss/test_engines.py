@@ -1,9 +1,12 @@
+from functools import partial
+
 import mlx.core as mx
 import numpy as np
 import pytest
 
 from mlx_rsft import loss
 from mlx_rsft.loss import Recipe, kernel
+from mlx_rsft.loss.dense import differentiable
 from mlx_rsft.objectives import TokenStats, build
 
 N, V = 5, 11
@@ -22,16 +25,16 @@ def _case(dtype=np.float64, scale=2.0):
     return (rng.normal(size=(N, V)) * scale).astype(dtype), rng.integers(0, V, N)
 
 
-def _objective(recipe, targets, engine=loss.fused):
-    def value(logits):
-        return engine(lambda z: z, logits, mx.array(targets), recipe).objective
+def _slope(recipe, targets, engine=loss.fused):
+    def slope(logits):
+        return engine(lambda z: z, logits, mx.array(targets), recipe).hidden_ND
 
-    return value
+    return slope
 
 
-def _gradient_error(value, recipe, logits, targets):
+def _gradient_error(slope_at, recipe, logits, targets):
     """Largest distance between a gradient and finite differences of its held loss."""
-    found = np.array(mx.grad(value)(mx.array(logits, mx.float32)))
+    found = np.array(slope_at(mx.array(logits, mx.float32)))
     stats = TokenStats(mx.array(_logp(logits, targets), mx.float32))
     held = np.array(recipe.weight(stats), np.float64)
     step, worst = 1e-6, 0.0
@@ -56,9 +59,9 @@ def _logp(logits, targets):
 @pytest.mark.parametrize("recipe", [SFT, DFT])
 def test_the_gradient_agrees_with_finite_differences_in_float32(recipe, engine):
     logits, targets = _case()
-    value = _objective(recipe, targets, engine)
+    slope_at = _slope(recipe, targets, engine)
     # float32 softmax: 2 ** -24 relative, times a handful of operations.
-    assert _gradient_error(value, recipe, logits, targets) < 2e-6
+    assert _gradient_error(slope_at, recipe, logits, targets) < 2e-6
 
 
 def test_a_weight_that_is_not_held_fails_the_same_test():
@@ -70,7 +73,7 @@ def test_a_weight_that_is_not_held_fails_the_same_test():
         )
         return -(mx.exp(logp) * logp).sum()
 
-    assert _gradient_error(leaking, DFT, logits, targets) > 1e-2
+    assert _gradient_error(mx.grad(leaking), DFT, logits, targets) > 1e-2
 
 
 @pytest.mark.parametrize("engine", [loss.dense, loss.fused])
@@ -81,7 +84,7 @@ def test_below_one_over_e_the_loss_pushes_a_target_up_and_a_leaking_one_down(eng
         logp = z[:, 0] - mx.logsumexp(z, -1)
         return -(mx.exp(logp) * logp).sum()
 
-    assert mx.grad(_objective(DFT, [0], engine))(logits)[0, 0].item() < 0
+    assert _slope(DFT, [0], engine)(logits)[0, 0].item() < 0
     assert mx.grad(leaking)(logits)[0, 0].item() > 0
 
 
@@ -93,14 +96,11 @@ def test_power_settles_at_the_sharpened_label_law(alpha):
     targets = np.repeat(np.arange(3), counts)
     recipe = _recipe(f"power:alpha={alpha}")
 
-    def value(z):
-        rows = mx.broadcast_to(z[None], (10, 3))
-        return loss.dense(lambda h: h, rows, mx.array(targets), recipe).objective
-
     z = mx.zeros((3,))
-    slope = mx.grad(value)
     for _ in range(1500):
-        z = z - 0.2 * slope(z)
+        rows = mx.broadcast_to(z[None], (10, 3))
+        slopes = loss.dense(lambda h: h, rows, mx.array(targets), recipe)
+        z = z - 0.2 * slopes.hidden_ND.sum(axis=0)
         mx.eval(z)
     wanted = law ** (1 / (1 - alpha))
     np.testing.assert_allclose(
@@ -111,8 +111,8 @@ def test_power_settles_at_the_sharpened_label_law(alpha):
 @pytest.mark.parametrize("engine", [loss.dense, loss.fused])
 def test_the_sums_are_what_they_say(engine):
     logits, targets = _case()
-    sums = engine(lambda z: z, mx.array(logits, mx.float32), mx.array(targets), DFT)
-    totals = sums.totals()
+    rows = mx.array(logits, mx.float32)
+    totals = engine(lambda z: z, rows, mx.array(targets), DFT).sums.totals()
     logp = _logp(logits, targets)
     p = np.exp(logp)
     wanted = [-(p * logp).sum(), -logp.sum(), p.sum(), p.sum(), (p * p).sum(), N]
@@ -123,7 +123,7 @@ def test_the_sums_are_what_they_say(engine):
 
 
 def test_a_certain_token_lands_in_the_last_bin():
-    sums = loss.fused(lambda z: z, mx.array([[90.0, 0.0]]), mx.array([0]), SFT)
+    sums = loss.fused(lambda z: z, mx.array([[90.0, 0.0]]), mx.array([0]), SFT).sums
     assert sums.totals().histogram == (0,) * 19 + (1,)
 
 
@@ -133,8 +133,8 @@ def test_a_strength_of_zero_is_exactly_no_anchor():
         recipe = _recipe(f"dft:anchor={anchor},lambda=0")
         assert not recipe.needs_reference
         if anchor == "kl":
-            with_it = mx.grad(_objective(recipe, targets))(mx.array(logits))
-            without = mx.grad(_objective(DFT, targets))(mx.array(logits))
+            with_it = _slope(recipe, targets)(mx.array(logits))
+            without = _slope(DFT, targets)(mx.array(logits))
             assert mx.array_equal(with_it, without).item()
     assert not build({"name": "dft:anchor=k3,lambda=0"}).needs
 
@@ -143,7 +143,7 @@ def test_low_precision_logits_are_summed_in_float32():
     logits, targets = _case(scale=20.0)
     low = mx.array(logits).astype(mx.bfloat16)
     wanted = -_logp(np.array(low.astype(mx.float32), np.float64), targets).sum()
-    found = loss.fused(lambda z: z, low, mx.array(targets), SFT).nll
+    found = loss.fused(lambda z: z, low, mx.array(targets), SFT).sums.nll
     assert found.dtype == mx.float32
     assert found.item() == pytest.approx(wanted, rel=1e-5)
 
@@ -188,8 +188,12 @@ def test_the_entropy_of_the_likeliest_is_renormalised():
     np.testing.assert_allclose(np.array(stats.top_entropy), wanted, rtol=1e-5)
 
 
+def _with_table(table, rows):
+    return rows @ table.T
+
+
 class TestTrainedHead:
-    """The checkpointed engine, whose head has parameters of its own."""
+    """The engine whose head has parameters of its own."""
 
     def _both(self, recipe, chunk_bytes):
         rng = np.random.default_rng(3)
@@ -198,22 +202,18 @@ class TestTrainedHead:
         targets = mx.array(rng.integers(0, V, N))
 
         def dense(w, h):
-            return loss.dense(lambda x: x @ w.T, h, targets, recipe).objective
+            head = partial(_with_table, w)
+            return differentiable(head, h, targets, recipe).objective
 
-        def checked(w, h):
-            return loss.checkpointed(
-                lambda held, x: x @ held["w"].T,
-                {"w": w},
-                h,
-                targets,
-                recipe,
-                chunk_bytes=chunk_bytes,
-            ).objective
+        def head(held, rows):
+            return _with_table(held["w"], rows)
 
-        return [
-            mx.value_and_grad(f, argnums=(0, 1))(table, hidden)
-            for f in (checked, dense)
-        ]
+        found = loss.trained(
+            head, {"w": table}, hidden, targets, recipe, chunk_bytes=chunk_bytes
+        )
+        value, slopes = mx.value_and_grad(dense, argnums=(0, 1))(table, hidden)
+        mine = found.parameters["w"], found.hidden_ND
+        return (found.sums.objective, mine), (value, slopes)
 
     @pytest.mark.parametrize("text", ["sft", "dft", "eaft", "gem", "label-smoothing"])
     @pytest.mark.parametrize("rows", [1, 2, N])
@@ -242,13 +242,10 @@ def test_memory_does_not_know_the_number_of_rows():
         mx.reset_peak_memory()
         before = mx.get_active_memory()
 
-        def value(h):
-            found = loss.fused(
-                lambda x: x @ table.T, h, targets, DFT, chunk_bytes=budget
-            )
-            return found.objective, found
-
-        mx.eval(mx.value_and_grad(value)(hidden))
+        found = loss.fused(
+            lambda x: x @ table.T, hidden, targets, DFT, chunk_bytes=budget
+        )
+        mx.eval(found)
         return mx.get_peak_memory() - before
 
     few, many = peak(128), peak(512)
@@ -265,7 +262,7 @@ def test_a_quantised_head_gives_the_gradient_of_the_weights_it_stands_for():
     whole = mx.dequantize(packed.weight, packed.scales, packed.biases, 32, 4)
     hidden, targets = mx.random.normal((5, 64)), mx.array([1, 2, 3, 4, 5])
     slopes = [
-        mx.grad(lambda h, f=head: loss.fused(f, h, targets, DFT).objective)(hidden)
+        loss.fused(head, hidden, targets, DFT).hidden_ND
         for head in (packed, lambda h: h @ whole.T)
     ]
     np.testing.assert_allclose(*map(np.array, slopes), rtol=1e-4, atol=1e-6)

@@ -5,8 +5,10 @@ import re
 from pathlib import Path
 
 import gguf
+import mlx.core as mx
 import numpy as np
 import pytest
+from mlx.utils import tree_flatten, tree_unflatten
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from mlx_rsft.errors import ModelError
@@ -290,3 +292,32 @@ def refusal(tmp_path):
         return caught.value.message
 
     return refused
+
+
+@pytest.fixture
+def held_by_mlx():
+    return _held
+
+
+def _held(split, rows, width):
+    """What mlx holds when the forward pass is done and the backward pass is not."""
+    tokens = mx.arange(rows * width).reshape(rows, width) % 200
+    trained = tree_flatten(split.model.trainable_parameters())
+    before = split.model.parameters()
+
+    def forward(*values):
+        names = (name for name, _ in trained)
+        split.model.update(tree_unflatten(list(zip(names, values, strict=True))))
+        return [split.hidden(tokens)]
+
+    slope = mx.zeros(split.hidden(tokens).shape)
+    mx.eval(tokens, slope, before)
+    mx.synchronize()
+    bare = mx.get_active_memory()
+    hidden, grads = mx.vjp(forward, [value for _, value in trained], [slope])
+    split.model.update(before)
+    mx.eval(hidden)
+    mx.synchronize()
+    held = mx.get_active_memory() - bare
+    del grads
+    return held

@@ -1,6 +1,7 @@
 import mlx.core as mx
 import mlx.nn as nn
 import pytest
+from mlx.utils import tree_flatten
 
 from mlx_rsft import testing
 from mlx_rsft.errors import ModelError
@@ -16,24 +17,6 @@ def _kept(folder, rows=2, width=32, outline=tape.Outline, **chosen):
     return tape.kept(outline(model), rows, width)
 
 
-def _held_by_mlx(split, rows, width):
-    """What mlx holds of a forward pass that is being differentiated."""
-    tokens = mx.arange(rows * width).reshape(rows, width) % 200
-    held = []
-
-    def loss():
-        hidden = split.hidden(tokens)
-        mx.eval(hidden)
-        held.append(mx.get_active_memory() - before)
-        return hidden.sum()
-
-    mx.eval(tokens, split.model.parameters())
-    mx.synchronize()
-    before = mx.get_active_memory()
-    nn.value_and_grad(split.model, loss)()
-    return held[0]
-
-
 class StockModel(SplitModel):
     def hidden(self, tokens_BT, trunk=None):
         del trunk
@@ -47,14 +30,14 @@ class StockModel(SplitModel):
 @pytest.mark.parametrize("method", ["lora", "dora", "full"])
 @pytest.mark.parametrize("layers", ["last:1", "all"])
 def test_what_is_read_off_the_graph_is_what_mlx_holds(
-    tiny_folder, outline, real, method, layers
+    tiny_folder, held_by_mlx, outline, real, method, layers
 ):
     chosen = {"method": method, "layers": layers}
     read = _kept(tiny_folder, 8, 96, outline, **chosen)
     model = load.load(ModelSettings(source=str(tiny_folder))).model
     adapters.attach(model, AdapterSettings(**chosen))
     model.train()
-    held = _held_by_mlx(real(model), 8, 96)
+    held = held_by_mlx(real(model), 8, 96)
     # Allocations are rounded up to pages, which small arrays feel.
     assert read.scores + read.others == pytest.approx(held, rel=0.03)
 
@@ -66,26 +49,26 @@ VIEWS = {
     "as_strided": lambda x: x * mx.as_strided(x, x.shape, (0, 64, 1)),
     "squeeze": lambda x: x[None].squeeze(0) * 2,
     "broadcast": lambda x: x * mx.broadcast_to(x[:, :1], x.shape),
-    "depends": lambda x: mx.depends([x, x * 2], [x * 3])[1] * x,
     "fold": lambda x: x.reshape(-1, 32).reshape(x.shape) * x,
     "copying fold": lambda x: x.swapaxes(0, 1).reshape(-1) * 2,
     "fold of a part": lambda x: x[..., :16].reshape(-1) * 2,
-    "fold of a split": lambda x: mx.split(x, 2, axis=-1)[1].reshape(-1) * 2,
 }
 
 
 @pytest.mark.parametrize("name", VIEWS)
-def test_who_shares_memory_is_known_of_every_kind_of_view(name):
+def test_who_shares_memory_is_known_of_every_kind_of_view(held_by_mlx, name):
     class Split:
         model = nn.Linear(64, 64)
+        width, dtype = 64, mx.float32
 
         def hidden(self, tokens):
             rows = tokens[..., None].astype(mx.float32) * self.model.bias
-            return VIEWS[name](self.model(rows))
+            made = VIEWS[name](self.model(rows))
+            return mx.broadcast_to(made.sum(), (*tokens.shape, self.width))
 
     read = tape.kept(Split(), 4, 64)
     # The smallest of the arrays here has 32 kB; mlx rounds up and keeps odds and ends.
-    held = pytest.approx(_held_by_mlx(Split(), 4, 64), abs=16_000)
+    held = pytest.approx(held_by_mlx(Split(), 4, 64), abs=16_000)
     assert read.scores + read.others == held
 
 
@@ -99,14 +82,12 @@ def test_an_outline_has_every_shape_and_takes_no_memory(demo_gguf, method):
     adapters.attach(model, AdapterSettings(method=method, layers="all"))
     model.train()
     kept = tape.kept(tape.Outline(model), 4, 128)
-    assert kept.others > 900e6
+    assert kept.others > 500e6
     # The adapter, and for a moment some of the layers whose magnitude dora measures.
     assert mx.get_peak_memory() - before < 80e6
 
 
 def test_the_outline_has_the_types_of_the_model_itself(tiny_folder):
-    from mlx.utils import tree_flatten
-
     settings = ModelSettings(source=str(tiny_folder))
     real = dict(tree_flatten(load.load(settings).model.parameters()))
     outline = dict(tree_flatten(load.outline(settings).model.parameters()))
@@ -133,8 +114,8 @@ def test_what_is_kept_grows_with_rows_and_scores_with_the_square_of_the_width(
     wide = _kept(tiny_folder, 1, 128, tape.StockOutline)
     assert rows.others == pytest.approx(4 * one.others, rel=0.15)
     assert wide.scores == 4 * one.scores > 0
-    # 3 heads: scores, masked scores and shares of 64 positions, in 4 bytes; the mask.
-    assert one.scores == pytest.approx(3 * 3 * 64 * 64 * 4, rel=0.05)
+    # 3 heads: shares of 64 positions, in 4 bytes; and the mask, in one.
+    assert one.scores == 3 * 64 * 64 * 4 + 64 * 64
 
 
 def test_the_stand_ins_of_the_cpu_keep_no_scores(tiny_folder):
@@ -144,15 +125,7 @@ def test_the_stand_ins_of_the_cpu_keep_no_scores(tiny_folder):
     assert ours.others < stock.others
 
 
-def test_dora_keeps_whole_weights_beside_activations(tiny_folder):
-    lora, dora = (_kept(tiny_folder, 1, 16, method=name) for name in ("lora", "dora"))
-    block = 24 * (24 + 8 + 8 + 24 + 40 + 40 + 40)  # weights of the seven linear layers
-    assert dora.others - lora.others >= 3 * 4 * block
-
-
 def test_the_model_is_as_it_was_when_its_graph_has_been_read(tiny_folder):
-    from mlx.utils import tree_flatten
-
     model = load.load(ModelSettings(source=str(tiny_folder))).model
     adapters.attach(model, AdapterSettings(layers="last:1"))
     before = dict(tree_flatten(model.parameters()))

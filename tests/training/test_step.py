@@ -18,7 +18,8 @@ from mlx_rsft.objectives import OBJECTIVES, Known, TokenStats, build
 from mlx_rsft.settings import AdapterSettings, OptimizerSettings
 from mlx_rsft.training import optimizer as optimizers
 from mlx_rsft.training.references import References
-from mlx_rsft.training.step import Piece, Stepper, gradient
+from mlx_rsft.training.gradient import Piece, gradient
+from mlx_rsft.training.step import Stepper
 
 NAMES = ["sft", "dft:floor=0.1"]
 GIVEN = {"power": ":alpha=0.5", "blend": ":a=0.5", "floor": ":f=0.1"}
@@ -303,10 +304,8 @@ def test_base_model_figures_do_not_move_while_the_adapter_does():
 
 
 def _gradient_of_base(split, examples):
-    from mlx_rsft.training.step import piece_sums
-
-    batch = collate(examples)
-    return piece_sums(split, Piece(batch, Known()), _recipe("sft")).totals(), None
+    sums, _ = _slope(split, [collate(examples)], "sft")
+    return sums.totals(), None
 
 
 def test_the_lagged_model_is_refreshed_every_so_many_steps():

@@ -1,0 +1,110 @@
+"""The gradient of a step's summed objective, one micro-batch after another.
+
+The loss is not part of what is differentiated. First mlx lays out the backbone's forward
+and backward pass, with a blank in place of the gradient that the loss will send back.
+Then the forward pass is run, the loss is computed and differentiated chunk by chunk, the
+blank is filled in, and the backward pass is run. So each array lives only as long as the
+passes themselves need it; what is evaluated *while* mlx differentiates would live on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+from mlx.utils import tree_flatten, tree_map, tree_unflatten
+
+from mlx_rsft import loss
+from mlx_rsft.data.conversation import Batch
+from mlx_rsft.loss import LossSums, Recipe, Slopes
+from mlx_rsft.models.seam import TrunkStates
+from mlx_rsft.models.split import SplitModel
+from mlx_rsft.objectives import Known
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A micro-batch with all that is known of its supervised tokens beforehand."""
+
+    batch: Batch
+    known: Known
+    reference_ND: mx.array | None = None
+    trunk: TrunkStates | None = None
+
+
+def gradient(
+    split: SplitModel, pieces: Sequence[Piece], recipe: Recipe
+) -> tuple[LossSums, Any]:
+    """Loss sums over all pieces, and the gradient of the summed objective.
+
+    Returns:
+        The sums, and a tree like the model's trainable parameters.
+    """
+    parts: list[LossSums] = []
+    total: Any = None
+    for piece in pieces:
+        sums, grads = _of_piece(split, piece, recipe)
+        total = grads if total is None else tree_map(mx.add, total, grads)
+        mx.eval(total)
+        parts.append(sums)
+    return reduce(LossSums.__add__, parts), tree_unflatten(list(total.items()))
+
+
+def hidden_states(split: SplitModel, piece: Piece) -> mx.array:
+    """(N, D) hidden states of the supervised positions of a micro-batch."""
+    return split.supervised(piece.batch.tokens_BT, piece.batch.rows_N, piece.trunk)
+
+
+def _of_piece(
+    split: SplitModel, piece: Piece, recipe: Recipe
+) -> tuple[LossSums, dict[str, mx.array]]:
+    """Sums of one micro-batch, and its gradient by parameter name."""
+    now = split.model.trainable_parameters()
+    leaves: list[tuple[str, mx.array]] = tree_flatten(now)  # pyright: ignore
+    names = [name for name, _ in leaves]
+
+    def forward(*values: mx.array) -> list[mx.array]:
+        split.model.update(tree_unflatten(list(zip(names, values, strict=True))))
+        return [hidden_states(split, piece).astype(mx.float32)]
+
+    shape = (piece.batch.targets_N.size, split.width)
+    blank_ND = mx.zeros(shape, mx.float32)
+    mx.eval(blank_ND)
+    try:
+        (hidden_ND,), found = mx.vjp(forward, [value for _, value in leaves], [blank_ND])
+    finally:
+        split.model.update(now)
+    mx.eval(hidden_ND)
+    slopes = _loss(split, piece, hidden_ND.astype(split.dtype), recipe)
+    del hidden_ND
+    _fill(blank_ND, slopes.hidden_ND)
+    grads = dict(zip(names, found, strict=True))
+    return slopes.sums, grads | _added(grads, slopes.parameters)
+
+
+def _loss(
+    split: SplitModel, piece: Piece, hidden_ND: mx.array, recipe: Recipe
+) -> Slopes:
+    """The loss of one micro-batch, by the engine that its head allows."""
+    targets_N, known = piece.batch.targets_N, piece.known
+    head = split.head_parameters()
+    if head:
+        return loss.trained(split.head_with, head, hidden_ND, targets_N, recipe, known)
+    return loss.fused(
+        split.head, hidden_ND, targets_N, recipe, known, piece.reference_ND
+    )
+
+
+def _fill(blank_ND: mx.array, slope_ND: mx.array) -> None:
+    """Write into an array that a laid out computation is going to read."""
+    np.array(blank_ND, copy=False)[...] = np.array(slope_ND.astype(mx.float32))
+
+
+def _added(
+    grads: Mapping[str, mx.array], parts: Mapping[str, mx.array]
+) -> dict[str, mx.array]:
+    return {name: grads[name] + part for name, part in parts.items()}
