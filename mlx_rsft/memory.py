@@ -1,8 +1,8 @@
 """Bytes of a training step, item by item: arithmetic on sizes, without a model.
 
 A step holds its state (weights, adapter, optimizer) throughout, and above that the most
-in one of two moments: when the loss of its largest micro-batch is computed, or when the
-parameters are updated.
+in one of three moments: when the loss of its largest micro-batch is computed, when its
+backward pass begins, or when the parameters are updated.
 """
 
 from __future__ import annotations
@@ -63,6 +63,7 @@ class Portion:
         supervised: Tokens that reach the head.
         before: Micro-batches of the same step that came before it.
         pulled: Arrays of logits more, where the loss is drawn to something.
+        again: Bytes that a block keeps of it while it is computed again.
     """
 
     scores: int
@@ -70,6 +71,7 @@ class Portion:
     supervised: int
     before: int = 0
     pulled: int = 0
+    again: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +135,12 @@ def items(sizes: Sizes, portion: Portion) -> Items:
             activations=portion.activations,
             attention=portion.scores,
             loss=_loss(sizes, portion),
+        ),
+        replace(
+            state,
+            gradients=min(portion.before, 1) * sizes.trained,
+            activations=portion.activations + portion.again,
+            attention=portion.scores,
         ),
         replace(
             state,

@@ -201,6 +201,11 @@ class TrainingSettings:
         "CPU backend, which has no use for more.",
         least=0,
     )
+    grad_checkpoint: str = _setting(
+        "off",
+        "Trained blocks that keep their input alone and are computed again for the "
+        "gradient: a number, all, off; auto: as few as fit. Saves memory, costs time.",
+    )
     trunk_cache: str = _setting(
         "auto",
         "Keep what frozen blocks below the adapter make of each row; auto: where it "

@@ -43,7 +43,6 @@ class Cost:
 def settings(job: Job) -> Any:
     """The settings of ours that are the peers' settings."""
     from mlx_rsft import config
-    from mlx_rsft.settings import KEYS
 
     values: dict[str, object] = {
         "model.source": job["model"],
@@ -62,6 +61,6 @@ def settings(job: Job) -> Any:
         "training.batch_size": job["batch_size"],
         "seed": SEED,
     }
-    if job["checkpoint"] and "training.grad_checkpoint" in KEYS:
-        values["training.grad_checkpoint"] = True
+    if job["checkpoint"]:
+        values["training.grad_checkpoint"] = "all"
     return config.resolve([config.Layer("scripts/bench", values)])

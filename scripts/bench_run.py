@@ -88,11 +88,11 @@ def ours(job: Job) -> Cost:
 
 def our_arms(job: Job) -> Cost:
     """Every objective in one process: the model and its rows are loaded once."""
-    from mlx_rsft.models import adapters
+    from mlx_rsft.models import adapters, recompute
     from mlx_rsft.models.split import SplitModel
     from mlx_rsft.objectives import build
     from mlx_rsft.training import loop
-    from mlx_rsft.workflows import assemble, caching
+    from mlx_rsft.workflows import assemble, caching, sizing
 
     clock, cost = Clock(), Cost()
     config = bench_cost.settings(job).config
@@ -103,6 +103,9 @@ def our_arms(job: Job) -> Cost:
     split = SplitModel(loaded.model)
     adapter_config = assemble.fresh_adapter(loaded, config)
     fresh = loaded.model.trainable_parameters()
+    split.recomputed = recompute.chosen(
+        config.training.grad_checkpoint, sizing.trained_blocks(split)
+    )
     passes = caching.Passes(job["epochs"] * len(job["objectives"]))
     trunk = caching.trunk(config.training, loaded, split, rows, passes, clock)
     clock.peak_bytes = 0
@@ -149,7 +152,7 @@ def _count(cost: Cost, rows: Any, config: Any, clock: Clock) -> None:
             width = batching.padded_width(max(lengths[place] for place in group))
             cost.positions += width * len(group)
     cost.head_rows = cost.supervised
-    cost.checkpoint = getattr(training, "grad_checkpoint", False)
+    cost.checkpoint = training.grad_checkpoint == "all"
     cost.seconds, cost.peak_bytes = clock.seconds, clock.peak_bytes
 
 

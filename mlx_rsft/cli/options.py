@@ -34,6 +34,7 @@ TRAINING = (
     "training.steps",
     "training.batch_size",
     "training.token_budget",
+    "training.grad_checkpoint",
     "training.trunk_cache",
     "adapter.method",
     "adapter.layers",

@@ -6,7 +6,6 @@ Shapes: N supervised positions, D width, V vocabulary.
 from __future__ import annotations
 
 from functools import partial, reduce
-from typing import Any
 
 import mlx.core as mx
 

@@ -60,24 +60,22 @@ def run_below(backbone: nn.Module, tokens_BT: mx.array, depth: int) -> mx.array:
         kept.append(layers[depth - 1](*args, **kwargs))
         return kept[-1]
 
-    above = dict.fromkeys(range(depth, len(layers)), _passed)
-    with _standing_in(backbone, {depth - 1: tap, **above}):
+    rest = dict.fromkeys(range(depth, len(layers)), _passed)
+    with standing_in(backbone, {depth - 1: tap, **rest}):
         backbone(tokens_BT)
     if len(kept) != 1 or not isinstance(kept[0], mx.array):
         raise ModelError("a block is not one call that returns hidden states alone")
     return kept[0]
 
 
-def run_above(backbone: nn.Module, tokens_BT: mx.array, trunk: TrunkStates) -> mx.array:
-    """The backbone's output when the frozen blocks have already been run."""
-    assert trunk.values_BTD.shape[:2] == tokens_BT.shape
+def above(trunk: TrunkStates) -> dict[int, Answer]:
+    """What the blocks answer when the frozen ones have already been run."""
 
     def given(*_: Any, **__: Any) -> mx.array:
         return trunk.values_BTD
 
     below = dict.fromkeys(range(trunk.depth - 1), _passed)
-    with _standing_in(backbone, {**below, trunk.depth - 1: given}):
-        return backbone(tokens_BT)
+    return {**below, trunk.depth - 1: given}
 
 
 def _passed(hidden: Any, *_: Any, **__: Any) -> Any:
@@ -85,7 +83,8 @@ def _passed(hidden: Any, *_: Any, **__: Any) -> Any:
 
 
 @contextlib.contextmanager
-def _standing_in(backbone: nn.Module, answers: Mapping[int, Answer]) -> Generator[None]:
+def standing_in(backbone: nn.Module, answers: Mapping[int, Answer]) -> Generator[None]:
+    """Let others answer in the place of some blocks, for the calls in a block."""
     layers: list[Any] = backbone["layers"]
     # Through the dict, so that the place among the parameters stays.
     backbone["layers"] = [

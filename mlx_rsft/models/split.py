@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -17,7 +17,8 @@ from mlx.utils import tree_flatten
 
 from mlx_rsft.errors import ModelError
 from mlx_rsft.models import cpu_kernels, seam
-from mlx_rsft.models.seam import StandIn, TrunkStates
+from mlx_rsft.models.recompute import recomputing
+from mlx_rsft.models.seam import Answer, StandIn, TrunkStates
 
 PROBE_LENGTH = 16
 
@@ -28,6 +29,9 @@ class SplitModel:
     Args:
         model: mlx-lm's model.
 
+    Attributes:
+        recomputed: Blocks that keep their inputs alone and are run again for the gradient.
+
     Raises:
         ModelError: If the model has no backbone with layers, or its parts do not
             compute what the whole computes.
@@ -35,6 +39,7 @@ class SplitModel:
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
+        self.recomputed: Sequence[int] = ()
         self._parent, self._name = _find_backbone(model)
         self._check()
 
@@ -59,7 +64,8 @@ class SplitModel:
     @functools.cached_property
     def _sample(self) -> mx.array:
         """Hidden states that are never computed: only their shape and type are read."""
-        return self.hidden(mx.zeros((1, 1), mx.int32))
+        with without_dropout(self.model):  # random numbers are for training alone
+            return self.hidden(mx.zeros((1, 1), mx.int32))
 
     def hidden(self, tokens_BT: mx.array, trunk: TrunkStates | None = None) -> mx.array:
         """Hidden states after the last norm, (B, T, D).
@@ -68,10 +74,19 @@ class SplitModel:
             tokens_BT: The batch.
             trunk: What the frozen blocks made of it; they are then not run again.
         """
-        with cpu_kernels.exchanged(self.model):
-            if trunk is None:
-                return self.backbone(tokens_BT)
-            return seam.run_above(self.backbone, tokens_BT, trunk)
+        answers = self._recomputing()
+        if trunk is not None:
+            assert trunk.values_BTD.shape[:2] == tokens_BT.shape
+            answers |= seam.above(trunk)
+        with (
+            cpu_kernels.exchanged(self.model),
+            seam.standing_in(self.backbone, answers),
+        ):
+            return self.backbone(tokens_BT)
+
+    def _recomputing(self) -> dict[int, Answer]:
+        layers: list[nn.Module] = self.backbone["layers"]
+        return {place: recomputing(layers[place]) for place in self.recomputed}
 
     def trunk(self, tokens_BT: mx.array, depth: int) -> TrunkStates:
         """What the first ``depth`` blocks make of a batch; the others are not run."""

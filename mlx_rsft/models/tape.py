@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import mlx.core as mx
+import mlx.nn as nn
 from mlx.utils import tree_flatten, tree_unflatten
 
 from mlx_rsft.errors import ModelError
 from mlx_rsft.models import cpu_kernels, seam
-from mlx_rsft.models.seam import TrunkStates
+from mlx_rsft.models.seam import Answer, TrunkStates
 from mlx_rsft.models.split import SplitModel
 
 SHARES = frozenset(
@@ -65,8 +66,23 @@ class Outline(SplitModel):
         with cpu_kernels.outlined():
             return super().trunk(tokens_BT, depth)
 
+    def _recomputing(self) -> dict[int, Answer]:
+        layers: list[nn.Module] = self.backbone["layers"]
+        return {place: _keeping_input(layers[place]) for place in self.recomputed}
+
     def _check(self) -> None:
         pass
+
+
+def _keeping_input(block: nn.Module) -> Answer:
+    """Something whose backward pass reads as much as the input of a block, and no more."""
+
+    def answer(hidden: mx.array, *_: Any, **__: Any) -> mx.array:
+        leaves: list[tuple[str, mx.array]] = tree_flatten(block.trainable_parameters())  # pyright: ignore
+        moved = sum(value.sum() for _, value in leaves)
+        return mx.square(hidden + moved)
+
+    return answer
 
 
 class StockOutline(Outline):
@@ -74,7 +90,8 @@ class StockOutline(Outline):
 
     def hidden(self, tokens_BT: mx.array, trunk: TrunkStates | None = None) -> mx.array:
         assert trunk is None, "an outline is of the whole model"
-        return self.backbone(tokens_BT)
+        with seam.standing_in(self.backbone, self._recomputing()):
+            return self.backbone(tokens_BT)
 
     def trunk(self, tokens_BT: mx.array, depth: int) -> TrunkStates:
         return TrunkStates(depth, seam.run_below(self.backbone, tokens_BT, depth))
@@ -139,7 +156,10 @@ def _hidden(nodes: Sequence[Node]) -> str:
 def _needed_for(name: str, nodes: Sequence[Node]) -> frozenset[str]:
     """The arrays that one is computed from, and that one."""
     makers = {
-        name: node for node in nodes if "outputs" in node for name, *_ in node["outputs"]
+        name: node
+        for node in nodes
+        if "outputs" in node
+        for name, *_ in node["outputs"]
     }
     queue = [name]
     found: set[str] = set()

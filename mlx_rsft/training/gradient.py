@@ -75,7 +75,9 @@ def _of_piece(
     blank_ND = mx.zeros(shape, mx.float32)
     mx.eval(blank_ND)
     try:
-        (hidden_ND,), found = mx.vjp(forward, [value for _, value in leaves], [blank_ND])
+        (hidden_ND,), found = mx.vjp(
+            forward, [value for _, value in leaves], [blank_ND]
+        )
     finally:
         split.model.update(now)
     mx.eval(hidden_ND)

@@ -137,6 +137,11 @@ def _budget(config: Config, held: Estimate) -> int:
     return config.training.token_budget or held.shape.rows * held.shape.width
 
 
+def _recomputed(config: Config, held: Estimate, longest: int) -> Iterator[Changes]:
+    del config, held, longest
+    yield {"training.grad_checkpoint": "auto"}
+
+
 def _trunk_on_disk(config: Config, held: Estimate, longest: int) -> Iterator[Changes]:
     del config, longest
     if held.items.trunk:
@@ -179,6 +184,7 @@ def _shorter_rows(config: Config, held: Estimate, longest: int) -> Iterator[Chan
 
 LADDER = (
     Rung("compute fewer tokens at once", False, _budgets),
+    Rung("compute blocks again for the gradient", False, _recomputed),
     Rung("keep the frozen blocks' states on disk", False, _trunk_on_disk),
     Rung("hold the frozen weights in fewer bits", True, _fewer_bits),
     Rung("train fewer blocks", True, _fewer_blocks),

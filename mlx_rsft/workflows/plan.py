@@ -24,7 +24,7 @@ from mlx_rsft.objectives import Objective
 from mlx_rsft.settings import Config
 from mlx_rsft.training import loop
 from mlx_rsft.training import optimizer as optimizers
-from mlx_rsft.workflows import assemble, caching, fitting
+from mlx_rsft.workflows import assemble, caching, fitting, sizing
 from mlx_rsft.workflows.caching import Passes
 from mlx_rsft.workflows.fitting import Advice
 from mlx_rsft.workflows.reporter import Reporter
@@ -86,6 +86,7 @@ class Plan:
                 "tokens": self.estimate.shape.width,
                 "supervised": self.estimate.shape.supervised,
             },
+            "blocks_computed_again": len(self.estimate.recomputed),
             "estimated_bytes": self.estimate.items.total,
             "measured": self.measured is not None,
             "advice": [advice.as_record() for advice in self.advice],
@@ -180,15 +181,13 @@ def plan(
 
 
 def _where(memory_gib: int | None) -> Where:
-    device = machine.device()
     if memory_gib:
-        stock = device.backend == "cpu"
+        stock = machine.backend() == "cpu"
         total = memory_gib * memory.GIB
         share = memory.may_hold(memory_gib)
         article = "an" if memory_gib == 8 else "a"
         return Where(f"{article} {memory_gib} GB Mac", share, total, stock)
-    available = device.working_set_bytes or device.memory_bytes
-    return Where("this machine", available, device.memory_bytes, stock=False)
+    return sizing.here()
 
 
 def _examples(config: Config, reporter: Reporter) -> Sequence[Example]:
@@ -222,6 +221,7 @@ def _measured(
     loaded = assemble.model(config, reporter)
     split = SplitModel(loaded.model)
     assemble.fresh_adapter(loaded, config)
+    split.recomputed = found.recomputed
     steps = loop.num_steps(config.training, len(examples))
     passes = Passes(steps * config.training.batch_size / len(examples))
     trunk = caching.trunk(config.training, loaded, split, examples, passes, reporter)

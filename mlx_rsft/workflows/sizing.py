@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -10,15 +11,18 @@ from typing import Any, NamedTuple
 import mlx.core as mx
 from mlx.utils import tree_flatten
 
+from mlx_rsft import machine
 from mlx_rsft.data.batching import (
     micro_batches,
     padded_width,
     steps_per_epoch,
     window,
 )
+from mlx_rsft.data.conversation import Example
 from mlx_rsft.loss.kernel import CHUNK_BYTES, chunks
 from mlx_rsft.memory import (
     AT_ONCE,
+    GIB,
     PULL_COPIES,
     REFERENCE_COPIES,
     Items,
@@ -26,8 +30,9 @@ from mlx_rsft.memory import (
     Sizes,
     items,
 )
-from mlx_rsft.models import adapters, load, source, tape
+from mlx_rsft.models import adapters, load, recompute, source, tape
 from mlx_rsft.models.split import SplitModel
+from mlx_rsft.models.tape import Kept
 from mlx_rsft.models.trunk_cost import Workload, model_size, worth
 from mlx_rsft.objectives import Objective
 from mlx_rsft.objectives.tokens import LAGGED
@@ -35,6 +40,7 @@ from mlx_rsft.settings import AdapterSettings, Config, ModelSettings
 from mlx_rsft.training import loop
 from mlx_rsft.training import optimizer as optimizers
 from mlx_rsft.workflows import assemble, caching
+from mlx_rsft.workflows.reporter import Reporter
 
 MOST_STEPS = 64
 """Steps of the first epoch that are looked at for the largest micro-batch."""
@@ -84,6 +90,7 @@ class Estimate:
         step_tokens: Padded tokens of a usual step.
         step: The optimizer step, from 0, that the micro-batch is in.
         one_chunk: Whether its logits are computed at once.
+        recomputed: Blocks that are run again for the gradient.
     """
 
     items: Items
@@ -92,13 +99,81 @@ class Estimate:
     step_tokens: float
     step: int
     one_chunk: bool
+    recomputed: Sequence[int] = ()
+
+
+def here() -> Where:
+    """The machine that this runs on."""
+    device = machine.device()
+    available = device.working_set_bytes or device.memory_bytes
+    return Where("this machine", available, device.memory_bytes, stock=False)
 
 
 def estimate(
     config: Config, rows: Sequence[RowSize], objective: Objective, where: Where
 ) -> Estimate:
-    """Read the items off shapes; no weight is loaded and nothing is computed."""
+    """Read the items off shapes; no weight is loaded and nothing is computed.
+
+    Of ``grad_checkpoint = auto`` it chooses as few blocks as fit.
+    """
     split = _outline(config.model, config.adapter, where.stock)
+    trained = trained_blocks(split)
+    setting = config.training.grad_checkpoint
+    if setting != recompute.AUTO:
+        split.recomputed = recompute.chosen(setting, trained)
+        return _estimate(split, config, rows, objective, where)
+
+    def tried(count: int) -> Estimate:
+        split.recomputed = trained[:count]
+        return _estimate(split, config, rows, objective, where)
+
+    count = bisect_left(
+        range(len(trained)),
+        True,
+        key=lambda count: tried(count).items.total <= where.available,
+    )
+    return tried(count)
+
+
+def recomputed(
+    config: Config,
+    split: SplitModel,
+    rows: Sequence[Example],
+    objective: Objective,
+    reporter: Reporter,
+) -> Sequence[int]:
+    """The blocks of a run that are run again for the gradient; says what auto chose.
+
+    Raises:
+        ConfigError: If the setting names no such blocks.
+    """
+    trained = trained_blocks(split)
+    setting = config.training.grad_checkpoint
+    if setting != recompute.AUTO:
+        return recompute.chosen(setting, trained)
+    sizes = [RowSize(len(row.tokens), row.num_supervised) for row in rows]
+    found = estimate(config, sizes, objective, here())
+    again = len(found.recomputed)
+    reporter.note(
+        f"gradient checkpointing: {again} of {len(trained)} trained blocks; the run "
+        f"will hold {found.items.total / GIB:.1f} GiB."
+    )
+    return found.recomputed
+
+
+def trained_blocks(split: SplitModel) -> range:
+    """From the lowest block with something trained to the last."""
+    lowest = adapters.first_trained_block(split.model)
+    return range(lowest or 0, split.num_blocks)
+
+
+def _estimate(
+    split: SplitModel,
+    config: Config,
+    rows: Sequence[RowSize],
+    objective: Objective,
+    where: Where,
+) -> Estimate:
     cut = [_cut(row, config.data.max_length) for row in rows]
     budget = config.training.token_budget or (
         METAL_BUDGET if where.stock else assemble.token_budget(config)
@@ -107,15 +182,7 @@ def estimate(
     sizes = _sizes(split, config, objective, where)
     best: tuple[Items, Shape] | None = None
     for shape in found.largest():
-        kept = tape.kept(split, shape.rows, shape.width)
-        portion = Portion(
-            kept.scores,
-            kept.others,
-            shape.supervised,
-            shape.before,
-            pulled(objective),
-        )
-        held = items(sizes, portion)
+        held = items(sizes, _portion(split, shape, objective))
         if best is None or held.total > best[0].total:
             best = held, shape
     assert best is not None
@@ -128,7 +195,32 @@ def estimate(
         found.mean_tokens,
         step=found.shapes[shape],
         one_chunk=shape.supervised <= sizes.chunk_rows,
+        recomputed=split.recomputed,
     )
+
+
+def _portion(split: SplitModel, shape: Shape, objective: Objective) -> Portion:
+    kept = tape.kept(split, shape.rows, shape.width)
+    return Portion(
+        kept.scores,
+        kept.others,
+        shape.supervised,
+        shape.before,
+        pulled(objective),
+        _again(split, shape, kept),
+    )
+
+
+def _again(split: SplitModel, shape: Shape, kept: Kept) -> int:
+    """What a block holds while it is computed again: what it would have kept."""
+    if not split.recomputed:
+        return 0
+    split.recomputed, before = split.recomputed[1:], split.recomputed
+    try:
+        more = tape.kept(split, shape.rows, shape.width)
+    finally:
+        split.recomputed = before
+    return more.scores + more.others - kept.scores - kept.others
 
 
 def pulled(objective: Objective) -> int:

@@ -26,7 +26,7 @@ from mlx_rsft.settings import Config
 from mlx_rsft.training import loop
 from mlx_rsft.training import optimizer as optimizers
 from mlx_rsft.training.loop import Outcome
-from mlx_rsft.workflows import assemble, caching
+from mlx_rsft.workflows import assemble, caching, sizing
 from mlx_rsft.workflows.assemble import Splits
 from mlx_rsft.workflows.caching import Passes
 from mlx_rsft.workflows.probe import Probe, probe
@@ -92,6 +92,7 @@ def prepare(resolved: Resolved, run_dir: Path, reporter: Reporter) -> Job:
         named, objective = assemble.with_objective(resolved, table)
     _check_tags(objective, rows)
     adapter_config = assemble.fresh_adapter(loaded, config)
+    split.recomputed = sizing.recomputed(named.config, split, rows, objective, reporter)
     trunk = _trunk(config, loaded, split, rows, reporter)
     return Job(named, objective, splits, loaded, split, adapter_config, trunk, found)
 

@@ -21,8 +21,8 @@ from mlx_rsft.models import adapters, load
 from mlx_rsft.models.split import SplitModel
 from mlx_rsft.objectives import build
 from mlx_rsft.settings import AdapterSettings, ModelSettings
-from mlx_rsft.training.references import References
 from mlx_rsft.training.gradient import gradient
+from mlx_rsft.training.references import References
 from mlx_rsft.training.step import Stepper
 
 ADAPTER = AdapterSettings(rank=4, scale=2.0, layers="last:2")

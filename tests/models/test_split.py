@@ -4,7 +4,9 @@ import pytest
 
 from mlx_rsft import testing
 from mlx_rsft.errors import ModelError
+from mlx_rsft.models import adapters
 from mlx_rsft.models.split import SplitModel
+from mlx_rsft.settings import AdapterSettings
 
 TOKENS = mx.arange(24).reshape(2, 12)
 
@@ -78,3 +80,15 @@ def test_a_model_in_training_with_dropout_is_split_as_well():
     model.train()
     SplitModel(model)
     assert model.training
+
+
+def test_asking_for_the_width_draws_no_random_number():
+    model = testing.tiny_model()
+    adapters.attach(model, AdapterSettings(layers="all", dropout=0.5))
+    split = SplitModel(model)
+    model.train()
+    mx.random.seed(3)
+    wanted = mx.random.uniform(shape=(3,))
+    mx.random.seed(3)
+    assert (split.width, split.dtype) == (24, mx.float32)
+    assert mx.array_equal(mx.random.uniform(shape=(3,)), wanted)

@@ -2,8 +2,6 @@
 
 import importlib
 
-import mlx.core as mx
-import mlx.nn as nn
 import pytest
 
 from mlx_rsft.models import adapters, tape

@@ -17,8 +17,8 @@ from mlx_rsft.models.trunk_store import MemoryStore
 from mlx_rsft.objectives import OBJECTIVES, Known, TokenStats, build
 from mlx_rsft.settings import AdapterSettings, OptimizerSettings
 from mlx_rsft.training import optimizer as optimizers
-from mlx_rsft.training.references import References
 from mlx_rsft.training.gradient import Piece, gradient
+from mlx_rsft.training.references import References
 from mlx_rsft.training.step import Stepper
 
 NAMES = ["sft", "dft:floor=0.1"]

@@ -114,7 +114,8 @@ def test_every_rung_is_taken_where_nothing_is_enough(asked):
     _, advice, _ = _climb(asked(training__token_budget=2048), ROWS, 1)
     order = [name for step in advice for name in step.changes]
     assert order[0] == "training.token_budget"
-    assert order.index("adapter.layers") < order.index("data.max_length")
+    assert order[1] == "training.grad_checkpoint"
+    assert order.index("training.grad_checkpoint") < order.index("data.max_length")
     assert not any(step.fits for step in advice)
     peaks = [step.peak_bytes for step in advice]
     assert peaks == sorted(peaks, reverse=True)
@@ -171,3 +172,20 @@ def test_settings_that_were_chosen_are_kept_apart_from_defaults(asked):
     assert set(written) == {"adapter", "model"}
     with pytest.raises(ConfigError, match="must be at least 1"):
         configuration.changed(resolved, {"adapter.rank": 0}, "plan")
+
+
+def test_auto_computes_as_few_blocks_again_as_fit(asked):
+    config = asked(training__grad_checkpoint="auto")
+    roomy, tight = _sized(config, ROWS), _sized(config, ROWS, 1)
+    assert len(roomy.recomputed) == 0
+    assert len(tight.recomputed) == tight.num_blocks
+    one = _sized(asked(training__grad_checkpoint="1"), ROWS)
+    assert tight.items.total < one.items.total < roomy.items.total
+    assert len(_sized(config, ROWS, one.items.total).recomputed) == 1
+    assert len(_sized(config, ROWS, one.items.total - 1).recomputed) == 2
+
+
+@pytest.mark.parametrize("wrong", ["some", "-1", "4", "1.5"])
+def test_a_number_of_blocks_that_cannot_be_is_refused(asked, wrong):
+    with pytest.raises(ConfigError, match="trained blocks"):
+        _sized(asked(training__grad_checkpoint=wrong), ROWS)
