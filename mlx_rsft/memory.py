@@ -18,12 +18,10 @@ SMALL_SHARE, LARGE_SHARE, LARGE = 2 / 3, 3 / 4, 32
 CHUNK_COPIES = 6
 """Arrays of a chunk's logits alive at once, most in the head's backward pass: logits,
 what is raised to e, its two halves, slope, slope with the targets marked. Measured."""
-LEFT_COPIES = 3
-"""Of the chunk before it, still held while the next is computed. Measured."""
 PULL_COPIES, REFERENCE_COPIES = 1, 2
 """More of them where a loss is drawn to another distribution; to the base model's."""
 TRAINED_HEAD_COPIES = 9
-"""The same for a trained head, whose first chunk finds room in what is let go."""
+"""The same for a trained head, whose loss is differentiated by mlx."""
 AT_ONCE, UPDATE_COPIES = 8, 2
 """Parameters that mlx updates at once, and arrays of each beside gradients. Measured."""
 
@@ -40,7 +38,7 @@ class Sizes:
         moments: What the optimizer keeps.
         token_logits: Float32 logits of one token.
         chunk_rows: Tokens whose logits are computed at once; a number.
-        head_trained: Whether the head is.
+        head: Those of the head's parameters that are trained.
     """
 
     weights: int
@@ -50,7 +48,7 @@ class Sizes:
     moments: int
     token_logits: int
     chunk_rows: int
-    head_trained: bool = False
+    head: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,13 +151,10 @@ def items(sizes: Sizes, portion: Portion) -> Items:
 
 
 def _loss(sizes: Sizes, portion: Portion) -> int:
-    first = min(portion.supervised, sizes.chunk_rows)
-    second = min(portion.supervised - first, sizes.chunk_rows)
-    copies = CHUNK_COPIES + portion.pulled
-    rows = max(copies * first, LEFT_COPIES * first + copies * second if second else 0)
-    if sizes.head_trained:
-        rows = TRAINED_HEAD_COPIES * second
-    return rows * sizes.token_logits
+    copies = TRAINED_HEAD_COPIES if sizes.head else CHUNK_COPIES + portion.pulled
+    rows = min(portion.supervised, sizes.chunk_rows)
+    # A trained head's gradient so far, and that of the chunk.
+    return copies * rows * sizes.token_logits + 2 * sizes.head
 
 
 def may_hold(memory_gib: int) -> int:

@@ -38,6 +38,9 @@ CASES: tuple[dict[str, Any], ...] = (
     {"layers": "last:4", "rows": 4, "length": 64, "method": "dora"},
     {"layers": "last:8", "rows": 4, "length": 128, "method": "full"},
     {"layers": "all", "rows": 4, "length": 64, "method": "full"},
+    {"layers": "all", "rows": 8, "length": 128, "method": "full", "share": 0.9},
+    {"layers": "all", "rows": 2, "length": 256, "again": "all"},
+    {"layers": "last:8", "rows": 1, "length": 1024, "again": "4"},
     {"layers": "last:4", "rows": 2, "length": 64, "quantize": "4"},
     {"layers": "last:8", "rows": 2, "length": 64, "quantize": "8"},
     {"layers": "last:4", "rows": 4, "length": 64, "objective": "dft:anchor=kl"},
@@ -49,7 +52,7 @@ CASES: tuple[dict[str, Any], ...] = (
     {"layers": "last:2", "rows": 1, "length": 64, "model": GEMMA, "quantize": "4"},
     {"layers": "last:4", "rows": 1, "length": 1024, "model": GEMMA, "share": 0.02},
 )
-SHORT = (CASES[0], CASES[7], CASES[11])
+SHORT = (CASES[0], CASES[7], CASES[14])
 
 
 def main() -> None:
@@ -120,6 +123,7 @@ def measure(case: dict[str, Any]) -> dict[str, Any]:
     loaded = assemble.model(config, Silent())
     split = SplitModel(loaded.model)
     assemble.fresh_adapter(loaded, config)
+    split.recomputed = estimate.recomputed
     stepper = assemble.stepper(split, objective, loaded, config)
     split.model.train()
     random = np.random.default_rng(0)
@@ -153,6 +157,7 @@ def _settings(case: dict[str, Any]) -> dict[str, object]:
         "adapter.method": case.get("method", "lora"),
         "training.batch_size": case["rows"],
         "training.token_budget": case.get("budget", 2048),
+        "training.grad_checkpoint": case.get("again", "off"),
         "training.trunk_cache": "off",
     }
     return given | ({"adapter.rank": case["rank"]} if "rank" in case else {})

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from mlx_rsft import memory
@@ -21,10 +23,24 @@ def test_items_sum_to_what_is_held_when_the_loss_is_computed():
     assert held.total == 1000 + 20 + 40 + 30 + 70 + held.loss
 
 
-def test_logits_beyond_two_chunks_take_no_more_memory():
-    losses = [items(SIZES, Portion(0, 70, rows)).loss for rows in (2, 4, 6, 8, 12, 99)]
-    assert losses == sorted(losses)
-    assert losses[-1] == losses[-3] > losses[-5]
+def test_logits_beyond_a_chunk_take_no_more_memory():
+    losses = [items(SIZES, Portion(0, 70, rows)).loss for rows in (2, 4, 6, 99)]
+    assert losses[0] < losses[1] == losses[2] == losses[3]
+
+
+def test_a_trained_head_holds_its_gradient_beside_that_of_a_chunk():
+    frozen, trained = (
+        items(sizes, Portion(0, 70, 4)).loss
+        for sizes in (SIZES, replace(SIZES, head=500))
+    )
+    copies = memory.TRAINED_HEAD_COPIES - memory.CHUNK_COPIES
+    assert trained - frozen == copies * 4 * 100 + 2 * 500
+
+
+def test_a_block_that_is_computed_again_is_held_beside_what_is_kept():
+    held = items(SIZES, Portion(30, 5000, 2, again=900))
+    assert held.loss == 0
+    assert held.activations == 5900
 
 
 def test_a_step_of_many_micro_batches_holds_their_gradients_as_well():

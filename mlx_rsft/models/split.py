@@ -52,20 +52,13 @@ class SplitModel:
         return len(self.backbone["layers"])
 
     @functools.cached_property
-    def width(self) -> int:
-        """Of hidden states."""
-        return self._sample.shape[-1]
-
-    @functools.cached_property
-    def dtype(self) -> mx.Dtype:
-        """Of hidden states."""
-        return self._sample.dtype
-
-    @functools.cached_property
-    def _sample(self) -> mx.array:
-        """Hidden states that are never computed: only their shape and type are read."""
+    def no_states(self) -> mx.array:
+        """Hidden states of no position, (0, D): their width and type."""
         with without_dropout(self.model):  # random numbers are for training alone
-            return self.hidden(mx.zeros((1, 1), mx.int32))
+            sample_BTD = self.hidden(mx.zeros((1, 1), mx.int32))
+        # The sample is never computed, and must not stay: it and even its type, as an
+        # object, would hold the parameters that it was to be computed from.
+        return mx.zeros((0, sample_BTD.shape[-1]), sample_BTD.dtype)
 
     def hidden(self, tokens_BT: mx.array, trunk: TrunkStates | None = None) -> mx.array:
         """Hidden states after the last norm, (B, T, D).

@@ -136,7 +136,9 @@ def _graph(split: SplitModel, rows: int, width: int) -> Sequence[Node]:
     tokens_BT = mx.zeros((rows, width), mx.int32)
     values = [value for _, value in leaves]
     try:
-        slope = mx.zeros((rows, width, split.width), split.dtype)
+        slope = mx.zeros(
+            (rows, width, split.no_states.shape[-1]), split.no_states.dtype
+        )
         mx.export_function(nodes.append, passes, tokens_BT, slope, *values)
     except (ValueError, RuntimeError, TypeError) as problem:
         raise ModelError(

@@ -71,8 +71,8 @@ def _of_piece(
         split.model.update(tree_unflatten(list(zip(names, values, strict=True))))
         return [hidden_states(split, piece).astype(mx.float32)]
 
-    shape = (piece.batch.targets_N.size, split.width)
-    blank_ND = mx.zeros(shape, mx.float32)
+    like = split.no_states
+    blank_ND = mx.zeros((piece.batch.targets_N.size, like.shape[-1]), mx.float32)
     mx.eval(blank_ND)
     try:
         (hidden_ND,), found = mx.vjp(
@@ -81,7 +81,7 @@ def _of_piece(
     finally:
         split.model.update(now)
     mx.eval(hidden_ND)
-    slopes = _loss(split, piece, hidden_ND.astype(split.dtype), recipe)
+    slopes = _loss(split, piece, hidden_ND.astype(like.dtype), recipe)
     del hidden_ND
     _fill(blank_ND, slopes.hidden_ND)
     grads = dict(zip(names, found, strict=True))

@@ -322,7 +322,7 @@ def _sizes(
         moments=moments,
         token_logits=token_logits,
         chunk_rows=chunk_rows,
-        head_trained=bool(split.head_parameters()),
+        head=sum(value.nbytes for value in split.head_parameters().values()),
     )
 
 

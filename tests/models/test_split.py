@@ -1,6 +1,7 @@
 import mlx.core as mx
 import mlx.nn as nn
 import pytest
+from mlx.utils import tree_map
 
 from mlx_rsft import testing
 from mlx_rsft.errors import ModelError
@@ -82,7 +83,7 @@ def test_a_model_in_training_with_dropout_is_split_as_well():
     assert model.training
 
 
-def test_asking_for_the_width_draws_no_random_number():
+def test_asking_for_the_form_of_states_draws_no_random_number_and_holds_nothing():
     model = testing.tiny_model()
     adapters.attach(model, AdapterSettings(layers="all", dropout=0.5))
     split = SplitModel(model)
@@ -90,5 +91,10 @@ def test_asking_for_the_width_draws_no_random_number():
     mx.random.seed(3)
     wanted = mx.random.uniform(shape=(3,))
     mx.random.seed(3)
-    assert (split.width, split.dtype) == (24, mx.float32)
+    assert split.no_states.shape == (0, 24)
     assert mx.array_equal(mx.random.uniform(shape=(3,)), wanted)
+    mx.eval(wanted, model.parameters(), split.no_states)
+    before = mx.get_active_memory()
+    model.update(tree_map(lambda value: value * 1, model.parameters()))
+    mx.eval(model.parameters())
+    assert mx.get_active_memory() == before
