@@ -1,4 +1,6 @@
-"""Values with their uncertainty. Rows are the units of sampling, not tokens.
+"""One value with its interval: ratios, proportions, exponentials.
+
+Rows are the units of sampling, not tokens.
 
 References:
     Cochran, Sampling Techniques, 1977, 6.4 (ratio estimator); Wilson, JASA 1927.
