@@ -8,7 +8,7 @@ from typing import Any
 from mlx_rsft import config as configuration
 from mlx_rsft import evaluation
 from mlx_rsft.config import Resolved
-from mlx_rsft.records import SplitRecord
+from mlx_rsft.evaluation import Measured
 from mlx_rsft.workflows import assemble
 from mlx_rsft.workflows.reporter import Reporter
 
@@ -31,7 +31,7 @@ def evaluate(
     loaded = assemble.model(config, reporter)
     splits = assemble.splits(paths, config, loaded, reporter)
     split = assemble.adapted(loaded, adapter)
-    measured: dict[str, SplitRecord] = {}
+    measured: dict[str, Measured] = {}
     for name, rows in splits.rows.items():
         with reporter.task(f"evaluate {name}", len(rows)) as advance:
             measured[name] = evaluation.measure(

@@ -21,7 +21,8 @@ def test_batched_greedy_answers_are_those_of_plain_greedy_decoding():
     examples = [Example((*p, 1), ((len(p), len(p) + 1),), "f") for p in prompts]
     end = testing.VOCABULARY - 1
     wanted = [tokenizer.decode(_greedy(model, p, 9, end)) for p in prompts]
-    assert generate.answers(model, tokenizer, examples, max_tokens=9) == wanted
+    written = generate.answers(model, tokenizer, examples, max_tokens=9)
+    assert [answer.text for answer in written] == wanted
 
 
 def test_streaming_joins_to_the_greedy_answer_and_sampling_follows_the_seed():
