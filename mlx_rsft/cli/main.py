@@ -17,6 +17,7 @@ from mlx_rsft.errors import Interrupted, RsftError, nearest
 COMMANDS: dict[str, str] = {
     "train": "Fine-tune a model on your rows.",
     "plan": "Say whether a run fits, and what to change.",
+    "compare": "Hold objectives against each other, from the same seeds.",
     "eval": "Score a model, with or without an adapter.",
     "generate": "Let a model answer one prompt.",
     "objectives": "List the objectives, or plot one.",

@@ -48,20 +48,19 @@ class Difference:
     spread: float
 
 
-def influences(totals_SN: ArrayLike, counts_N: ArrayLike) -> np.ndarray:
+def influences(totals_SN: ArrayLike, counts_SN: ArrayLike) -> np.ndarray:
     """What each row says of ``sum(totals) / sum(counts)``: its mean over rows is that.
 
     Args:
-        totals_SN: One number per row, such as the difference of its NLL.
-        counts_N: What they are totals of, such as the row's tokens; the same in every
-            model.
+        totals_SN: One number per row, such as its NLL.
+        counts_SN: What they are totals of, such as the row's tokens.
 
     Returns:
         Linearised values, shape ``(S, N)``; with all counts 1 the totals themselves.
     """
-    above, below = np.asarray(totals_SN, float), np.asarray(counts_N, float)
-    ratios_S1 = above.sum(1, keepdims=True) / below.sum()
-    return ratios_S1 + (above - ratios_S1 * below) / below.mean()
+    above, below = np.asarray(totals_SN, float), np.asarray(counts_SN, float)
+    ratios_S1 = above.sum(1, keepdims=True) / below.sum(1, keepdims=True)
+    return ratios_S1 + (above - ratios_S1 * below) / below.mean(1, keepdims=True)
 
 
 def difference(
