@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mlx_rsft.data.conversation import Example
-from mlx_rsft.evaluation.generate import Answer
+from mlx_rsft.evaluation.generate import Answer, Sampling
 from mlx_rsft.evaluation.likelihood import RowScore
 
-WRITTEN = "answers"
+WRITTEN, SAMPLES, ENTROPY = "answers", "samples", "entropy"
 """What a metric may ask for beyond the one pass that all of them share."""
+
+__all__ = ["ENTROPY", "SAMPLES", "WRITTEN", "Evidence", "Sampling"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,8 +21,10 @@ class Evidence:
 
     Attributes:
         written: Greedy answers.
+        samples: Sampled answers, equally many for each row.
     """
 
     examples: Sequence[Example]
     scores: Sequence[RowScore]
     written: Sequence[Answer] = ()
+    samples: Sequence[Sequence[Answer]] = ()

@@ -8,7 +8,7 @@ from typing import Any
 
 from mlx_rsft.data.conversation import Example
 from mlx_rsft.evaluation import generate, likelihood
-from mlx_rsft.evaluation.evidence import WRITTEN, Evidence
+from mlx_rsft.evaluation.evidence import ENTROPY, WRITTEN, Evidence
 from mlx_rsft.evaluation.generate import Answer
 from mlx_rsft.evaluation.spelling import Gauge
 from mlx_rsft.evaluation.values import Values
@@ -78,16 +78,38 @@ def measure(
         report: Is told rows done.
         trunk: Knows what the model's frozen blocks make of a row.
     """
-    needs = {need for gauge in metrics.values() for need in gauge.entry.needs}
-    scores = likelihood.score(split, examples, report, trunk)
+    spread = [one for gauge in metrics.values() for one in gauge.spread(examples)]
+    needs = {need for gauge in spread for need in gauge.entry.needs}
+    model = split.model
+    scores = likelihood.score(split, examples, report, trunk, entropy=ENTROPY in needs)
     written: list[Answer] = []
     if WRITTEN in needs:
-        written = generate.answers(split.model, tokenizer, examples, max_tokens)
-    known = Evidence(examples, scores, written)
-    values = {name: gauge.per_row(known) for name, gauge in metrics.items()}
+        written = generate.answers(model, tokenizer, examples, max_tokens)
+    known = Evidence(
+        examples,
+        scores,
+        written,
+        _samples(model, tokenizer, examples, max_tokens, spread),
+    )
+    values = {gauge.name: gauge.per_row(known) for gauge in spread}
     record = SplitRecord(
         rows=len(examples),
         tokens=sum(score.tokens for score in scores),
-        metrics={name: g.summarise(values[name]) for name, g in metrics.items()},
+        metrics={g.name: g.summarise(values[g.name]) for g in spread},
     )
     return Measured(record, values, written)
+
+
+def _samples(
+    model: Any,
+    tokenizer: Any,
+    examples: Sequence[Example],
+    max_tokens: int,
+    gauges: Sequence[Gauge],
+) -> list[list[Answer]]:
+    for gauge in gauges:
+        if gauge.sampling:
+            return generate.samples(
+                model, tokenizer, examples, max_tokens, gauge.sampling
+            )
+    return []
