@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from mlx_rsft.data.conversation import Example
-from mlx_rsft.evaluation import generate, likelihood
-from mlx_rsft.evaluation.evidence import ENTROPY, WRITTEN, Evidence
+from mlx_rsft.evaluation import choices, generate, likelihood, moved
+from mlx_rsft.evaluation.evidence import BASE, ENTROPY, WRITTEN, Evidence
 from mlx_rsft.evaluation.generate import Answer
 from mlx_rsft.evaluation.spelling import Gauge
 from mlx_rsft.evaluation.values import Values
@@ -90,6 +91,8 @@ def measure(
         scores,
         written,
         _samples(model, tokenizer, examples, max_tokens, spread),
+        moved.compare(split, examples) if BASE in needs else (),
+        partial(choices.scored, split, tokenizer, examples),
     )
     values = {gauge.name: gauge.per_row(known) for gauge in spread}
     record = SplitRecord(

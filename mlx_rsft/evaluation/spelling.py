@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 from mlx_rsft.data.conversation import Example
 from mlx_rsft.errors import ConfigError, nearest
 from mlx_rsft.evaluation import parameters, user, written
-from mlx_rsft.evaluation.evidence import SAMPLES, Sampling
+from mlx_rsft.evaluation.evidence import SAMPLES
+from mlx_rsft.evaluation.generate import Sampling
 from mlx_rsft.evaluation.table import METRICS, USER, Entry, PerRow
 from mlx_rsft.evaluation.values import Values
 from mlx_rsft.records import Metric

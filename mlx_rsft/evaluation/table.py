@@ -6,8 +6,15 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from mlx_rsft.data.conversation import Example
-from mlx_rsft.evaluation import fields, judges, likely, sampled, written
-from mlx_rsft.evaluation.evidence import ENTROPY, SAMPLES, WRITTEN, Evidence
+from mlx_rsft.evaluation import choices, drift, fields, judges, likely, sampled, written
+from mlx_rsft.evaluation.evidence import (
+    BASE,
+    ENTROPY,
+    OPTIONS,
+    SAMPLES,
+    WRITTEN,
+    Evidence,
+)
 from mlx_rsft.evaluation.values import Summary, Values, exponential, mean, ratio, share
 
 PerRow = Callable[[Evidence], Values]
@@ -146,6 +153,38 @@ METRICS: dict[str, Entry] = {
         "neither",
         ratio,
         (SAMPLES,),
+    ),
+    "choices": Entry(
+        choices.choices,
+        "the likeliest of the row's choices, or of=A|B or file=, is right",
+        "fraction",
+        "higher",
+        share,
+        (OPTIONS,),
+    ),
+    "drift_kl": Entry(
+        drift.kl,
+        "forward KL from the base, the adapter off",
+        "nats/token",
+        "lower",
+        ratio,
+        (BASE,),
+    ),
+    "drift_k3": Entry(
+        drift.k3,
+        "k3 from the base at the demonstrated tokens",
+        "nats/token",
+        "lower",
+        ratio,
+        (BASE,),
+    ),
+    "drift_nll": Entry(
+        drift.rise,
+        "NLL less that of the base",
+        "nats/token",
+        "lower",
+        ratio,
+        (BASE,),
     ),
 }
 

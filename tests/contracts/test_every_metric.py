@@ -8,6 +8,7 @@ from mlx_rsft.evaluation import METRICS, choose
 from mlx_rsft.evaluation.evidence import Evidence
 from mlx_rsft.evaluation.generate import Answer
 from mlx_rsft.evaluation.likelihood import RowScore
+from mlx_rsft.evaluation.moved import Moved
 
 KNOWN = {
     "nll": (2.0, "nats/token"),
@@ -27,6 +28,10 @@ KNOWN = {
     "pass_at_k:k=2": (0.5, "fraction"),
     "distinct_answers": (0.75, "fraction"),
     "distinct_ngrams:n=1": (0.8, "fraction"),
+    "choices": (0.5, "fraction"),
+    "drift_kl": (0.3, "nats/token"),
+    "drift_k3": (0.7, "nats/token"),
+    "drift_nll": (0.1, "nats/token"),
 }
 EVEN = {"numeric:tolerance=0.5", "format_valid"}
 """Metrics that are the same for both rows of the evidence: they have no spread."""
@@ -34,11 +39,13 @@ EVEN = {"numeric:tolerance=0.5", "format_valid"}
 
 def _row(nll, right, exact, answer, written, drawn):
     tokens = 4 if nll == 6 else 6
+    choices = ('{"a": 1}', '{"a": 2}')
     return (
-        Example((1,) * 5, ((2, 5),), "f:1", answer=answer),
+        Example((1,) * 5, ((2, 5),), "f:1", answer=answer, choices=choices),
         RowScore(nll, 1.0, tokens, right, exact=exact, entropy=nll / 4),
         Answer(written, 1 if exact else 4, ended=exact),
         [Answer(text, 1, ended=True) for text in drawn],
+        Moved(nll * 0.15, nll * 0.35, nll * 0.05, tokens),
     )
 
 
@@ -48,7 +55,12 @@ def _evidence(copies=1, backward=False):
         _row(14.0, 6, True, '{"a": 2}', ' {"a": 2}\n', ['{"a":3}', '{"a": 2}']),
     ] * copies
     columns = zip(*(rows[::-1] if backward else rows), strict=True)
-    return Evidence(*map(list, columns))
+    return Evidence(*map(list, columns), score_options=_second_is_likelier)
+
+
+def _second_is_likelier(options):
+    scores = [RowScore(nll, 1.0, 2, 0, exact=False) for nll in (3.0, 2.0)]
+    return [scores for _ in options]
 
 
 def _compute(name):
