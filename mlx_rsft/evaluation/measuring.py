@@ -25,11 +25,15 @@ class Measured:
     Attributes:
         record: The figures.
         values: What each metric says of each row, in the rows' order.
+        gauges: The metrics themselves.
+        tags: The figures over the rows of each tag.
         written: Greedy answers; empty if no chosen metric asked for them.
     """
 
     record: SplitRecord
     values: Mapping[str, Values]
+    gauges: Sequence[Gauge]
+    tags: Mapping[str, SplitRecord]
     written: Sequence[Answer] = ()
 
     @property
@@ -56,7 +60,11 @@ class Measured:
 
     def as_record(self) -> dict[str, Any]:
         """The figures as ``eval --json`` prints them."""
-        return self.record.as_record()
+        record = self.record.as_record()
+        if self.tags:
+            tags = {tag: part.as_record() for tag, part in self.tags.items()}
+            record["tags"] = tags
+        return record
 
 
 def measure(
@@ -95,12 +103,25 @@ def measure(
         partial(choices.scored, split, tokenizer, examples),
     )
     values = {gauge.name: gauge.per_row(known) for gauge in spread}
-    record = SplitRecord(
-        rows=len(examples),
-        tokens=sum(score.tokens for score in scores),
-        metrics={g.name: g.summarise(values[g.name]) for g in spread},
-    )
-    return Measured(record, values, written)
+
+    def record(places: Sequence[int]) -> SplitRecord:
+        return SplitRecord(
+            rows=len(places),
+            tokens=sum(scores[place].tokens for place in places),
+            metrics={g.name: g.summarise(values[g.name].at(places)) for g in spread},
+        )
+
+    tags = {tag: record(places) for tag, places in _by_tag(examples).items()}
+    return Measured(record(range(len(examples))), values, spread, tags, written)
+
+
+def _by_tag(examples: Sequence[Example]) -> dict[str, list[int]]:
+    """The places of the rows that have each tag, the tags in order."""
+    found: dict[str, list[int]] = {}
+    for place, example in enumerate(examples):
+        for tag in dict.fromkeys(example.tags):
+            found.setdefault(tag, []).append(place)
+    return dict(sorted(found.items()))
 
 
 def _samples(

@@ -38,6 +38,18 @@ def build(factory: Callable[..., Made], given: Mapping[str, str]) -> Made:
     )
 
 
+def describe(factory: Callable[..., Any]) -> list[str]:
+    """The parameters of a factory as they are written, with their defaults."""
+    told: list[str] = []
+    for key, parameter in inspect.signature(factory).parameters.items():
+        empty = parameter.default is parameter.empty
+        if parameter.kind is parameter.VAR_KEYWORD:
+            told.append("...")
+        else:
+            told.append(f"{key}=" if empty else f"{key}={parameter.default}")
+    return told
+
+
 def _typed(key: str, text: str, kind: Any) -> object:
     if get_origin(kind) is Literal:
         if text not in get_args(kind):

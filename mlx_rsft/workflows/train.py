@@ -77,6 +77,7 @@ def prepare(resolved: Resolved, run_dir: Path, reporter: Reporter) -> Job:
     config = resolved.config
     optimizers.check(config.optimizer, config.adapter)
     adapters.check(config.adapter)
+    assemble.metrics(config)
     auto = assemble.is_auto(config)
     table = {"name": "sft"} if auto else config.objective
     named, objective = assemble.with_objective(resolved, table)
@@ -196,7 +197,7 @@ def _validate(job: Job, run: RunDir, step: int, reporter: Reporter) -> None:
             job.split,
             job.loaded.tokenizer,
             rows,
-            evaluation.choose(config.metrics),
+            assemble.metrics(job.resolved.config),
             config.max_tokens,
             advance,
         )
