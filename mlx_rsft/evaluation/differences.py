@@ -73,7 +73,18 @@ class Contrast:
 
 
 def check(gauges: Mapping[str, Gauge]) -> None:
-    """Raise ConfigError for a metric that does not add up over rows."""
+    """Raise ConfigError for metrics that cannot be compared row by row.
+
+    None may be more than a sum over rows, and the first one, which decides, has to
+    have a better side.
+    """
+    name, first = next(iter(gauges.items()))
+    if first.better not in ("higher", "lower"):
+        raise ConfigError(
+            f"{name} cannot decide, because neither more nor less of it is better.",
+            where=WHERE,
+            hint="Name another metric first, such as exact_match.",
+        )
     for name, gauge in gauges.items():
         if gauge.entry.summary is summaries.exponential:
             raise ConfigError(

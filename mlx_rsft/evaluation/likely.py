@@ -28,3 +28,11 @@ def token_accuracy() -> PerRow:
 def exact_match() -> PerRow:
     """Whether greedy decoding would write the row's answer, by teacher forcing."""
     return lambda known: Values([float(score.exact) for score in known.scores])
+
+
+def entropy() -> PerRow:
+    """Entropy of the model's distribution, summed over the supervised tokens."""
+    return lambda known: Values(
+        [score.entropy for score in known.scores],
+        [score.tokens for score in known.scores],
+    )

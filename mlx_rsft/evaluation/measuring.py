@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from mlx_rsft.data.conversation import Example
-from mlx_rsft.evaluation import generate, likelihood
-from mlx_rsft.evaluation.evidence import WRITTEN, Evidence
+from mlx_rsft.evaluation import choices, generate, likelihood, moved
+from mlx_rsft.evaluation.evidence import BASE, ENTROPY, WRITTEN, Evidence
 from mlx_rsft.evaluation.generate import Answer
 from mlx_rsft.evaluation.spelling import Gauge
 from mlx_rsft.evaluation.values import Values
@@ -24,11 +25,15 @@ class Measured:
     Attributes:
         record: The figures.
         values: What each metric says of each row, in the rows' order.
+        gauges: The metrics themselves.
+        tags: The figures over the rows of each tag.
         written: Greedy answers; empty if no chosen metric asked for them.
     """
 
     record: SplitRecord
     values: Mapping[str, Values]
+    gauges: Sequence[Gauge]
+    tags: Mapping[str, SplitRecord]
     written: Sequence[Answer] = ()
 
     @property
@@ -55,7 +60,11 @@ class Measured:
 
     def as_record(self) -> dict[str, Any]:
         """The figures as ``eval --json`` prints them."""
-        return self.record.as_record()
+        record = self.record.as_record()
+        if self.tags:
+            tags = {tag: part.as_record() for tag, part in self.tags.items()}
+            record["tags"] = tags
+        return record
 
 
 def measure(
@@ -78,16 +87,53 @@ def measure(
         report: Is told rows done.
         trunk: Knows what the model's frozen blocks make of a row.
     """
-    needs = {need for gauge in metrics.values() for need in gauge.entry.needs}
-    scores = likelihood.score(split, examples, report, trunk)
+    spread = [one for gauge in metrics.values() for one in gauge.spread(examples)]
+    needs = {need for gauge in spread for need in gauge.entry.needs}
+    model = split.model
+    scores = likelihood.score(split, examples, report, trunk, entropy=ENTROPY in needs)
     written: list[Answer] = []
     if WRITTEN in needs:
-        written = generate.answers(split.model, tokenizer, examples, max_tokens)
-    known = Evidence(examples, scores, written)
-    values = {name: gauge.per_row(known) for name, gauge in metrics.items()}
-    record = SplitRecord(
-        rows=len(examples),
-        tokens=sum(score.tokens for score in scores),
-        metrics={name: g.summarise(values[name]) for name, g in metrics.items()},
+        written = generate.answers(model, tokenizer, examples, max_tokens)
+    known = Evidence(
+        examples,
+        scores,
+        written,
+        _samples(model, tokenizer, examples, max_tokens, spread),
+        moved.compare(split, examples) if BASE in needs else (),
+        partial(choices.scored, split, tokenizer, examples),
     )
-    return Measured(record, values, written)
+    values = {gauge.name: gauge.per_row(known) for gauge in spread}
+
+    def record(places: Sequence[int]) -> SplitRecord:
+        return SplitRecord(
+            rows=len(places),
+            tokens=sum(scores[place].tokens for place in places),
+            metrics={g.name: g.summarise(values[g.name].at(places)) for g in spread},
+        )
+
+    tags = {tag: record(places) for tag, places in _by_tag(examples).items()}
+    return Measured(record(range(len(examples))), values, spread, tags, written)
+
+
+def _by_tag(examples: Sequence[Example]) -> dict[str, list[int]]:
+    """The places of the rows that have each tag, the tags in order."""
+    found: dict[str, list[int]] = {}
+    for place, example in enumerate(examples):
+        for tag in dict.fromkeys(example.tags):
+            found.setdefault(tag, []).append(place)
+    return dict(sorted(found.items()))
+
+
+def _samples(
+    model: Any,
+    tokenizer: Any,
+    examples: Sequence[Example],
+    max_tokens: int,
+    gauges: Sequence[Gauge],
+) -> list[list[Answer]]:
+    for gauge in gauges:
+        if gauge.sampling:
+            return generate.samples(
+                model, tokenizer, examples, max_tokens, gauge.sampling
+            )
+    return []

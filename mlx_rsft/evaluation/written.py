@@ -1,20 +1,17 @@
-"""Metrics of what greedy decoding wrote, beside what the row demonstrates."""
+"""Metrics of what greedy decoding wrote."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
+from typing import ParamSpec
 
 from mlx_rsft.evaluation.evidence import Evidence
+from mlx_rsft.evaluation.judges import Judge
 from mlx_rsft.evaluation.values import Values
 
 PerRow = Callable[[Evidence], Values]
-Judge = Callable[[str, str], float]
-"""From an answer and the demonstrated one to a score, mostly 0 or 1."""
-
-
-def exact() -> Judge:
-    """The same text, white space at its ends aside."""
-    return lambda answer, wanted: float(answer.strip() == wanted.strip())
+P = ParamSpec("P")
 
 
 def judged(judge: Judge) -> PerRow:
@@ -22,11 +19,33 @@ def judged(judge: Judge) -> PerRow:
 
     def per_row(known: Evidence) -> Values:
         pairs = zip(known.written, known.examples, strict=True)
-        return Values([judge(answer.text, row.answer) for answer, row in pairs])
+        return Values([judge(answer.text, row) for answer, row in pairs])
 
     return per_row
 
 
-def generated_exact_match() -> PerRow:
-    """Whether greedy decoding did write the row's answer."""
-    return judged(exact())
+def by(factory: Callable[P, Judge]) -> Callable[P, PerRow]:
+    """The factory of a metric, from that of a judge and with its parameters."""
+
+    @functools.wraps(factory)
+    def made(*positional: P.args, **named: P.kwargs) -> PerRow:
+        return judged(factory(*positional, **named))
+
+    return made
+
+
+def length_ratio() -> PerRow:
+    """Tokens written, over tokens of the demonstrated last turn."""
+
+    def per_row(known: Evidence) -> Values:
+        shown = [
+            stop - start - 1 for start, stop in (e.spans[-1] for e in known.examples)
+        ]
+        return Values([answer.tokens for answer in known.written], shown)
+
+    return per_row
+
+
+def end_of_turn() -> PerRow:
+    """Whether the model ended its answer, rather than being cut at the limit."""
+    return lambda known: Values([float(answer.ended) for answer in known.written])

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from mlx_rsft import config as configuration
-from mlx_rsft import evaluation, files
+from mlx_rsft import files
 from mlx_rsft.config import Resolved
 from mlx_rsft.data.source import TRAIN, VALID
 from mlx_rsft.errors import ConfigError, DataError, RunError, nearest
@@ -97,7 +97,7 @@ def prepare(resolved: Resolved, request: Request, reporter: Reporter) -> Stage:
     chosen, baseline = _checked(resolved, request)
     resolved = _with_metrics(resolved)
     config = resolved.config
-    gauges = evaluation.choose(config.evaluation.metrics)
+    gauges = assemble.metrics(config)
     differences.check(gauges)
     training = assemble.training_paths(config)
     if request.tune_rate and VALID not in training:
@@ -143,6 +143,12 @@ def _checked(resolved: Resolved, request: Request) -> tuple[Mapping[str, Any], s
             "A comparison takes its objectives from --arm.",
             where="objective",
             hint="Leave [objective] out of the settings.",
+        )
+    if resolved.config.evaluation.general:
+        raise ConfigError(
+            "The bundled general prompts are no part of a comparison.",
+            where="evaluation.general",
+            hint="Leave it out; mlx-rsft eval scores a finished run on them.",
         )
     optimizers.check(resolved.config.optimizer, resolved.config.adapter)
     adapters.check(resolved.config.adapter)

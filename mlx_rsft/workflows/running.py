@@ -143,7 +143,7 @@ class _Looks:
                 job.split,
                 job.loaded.tokenizer,
                 rows,
-                evaluation.choose(config.metrics),
+                assemble.metrics(job.resolved.config),
                 config.max_tokens,
                 advance,
                 job.trunk,

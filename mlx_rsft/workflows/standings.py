@@ -39,10 +39,11 @@ def measured(
     stage: Stage, split: str, folder: Path, title: str, reporter: Reporter
 ) -> Rows:
     """What every metric says of every row, by the model as it is; kept in ``folder``."""
+    asked = asdict(stage.resolved.config.evaluation)
     key = {
         "metrics": list(stage.gauges),
         "sha256": sorted(stage.splits.files[split].values()),
-        "max_tokens": stage.resolved.config.evaluation.max_tokens,
+        **{name: asked[name] for name in ("max_tokens", "samples", "temperature")},
     }
     place = folder / f"{split}.json"
     if place.exists():
@@ -62,9 +63,9 @@ def measured(
             advance,
             stage.trunk,
         )
-    held = {name: asdict(values) for name, values in found.values.items()}
+    held = {name: asdict(found.values[name]) for name in stage.gauges}
     files.write_json(place, {"of": key, "rows": held})
-    return dict(found.values)
+    return {name: found.values[name] for name in stage.gauges}
 
 
 def measure_all(
