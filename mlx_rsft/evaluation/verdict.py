@@ -142,9 +142,13 @@ def told(contrast: Contrast) -> str:
         f"on {contrast.split} {contrast.metric} differs by "
         f"{_size(contrast.difference, contrast.unit)} (95 % interval "
         f"{_size(low, contrast.unit, bare=True)} to "
-        f"{_size(high, contrast.unit)}, {contrast.n} rows, {contrast.seeds} seeds, "
+        f"{_size(high, contrast.unit)}, {contrast.n} rows, {_seeds(contrast)}, "
         f"p {contrast.p_adjusted:.2g} after correction)"
     )
+
+
+def _seeds(contrast: Contrast) -> str:
+    return "1 seed" if contrast.seeds == 1 else f"{contrast.seeds} seeds"
 
 
 def _size(value: float, unit: str, *, bare: bool = False) -> str:

@@ -5,8 +5,8 @@ every seed was measured on them. Seeds are too few to be resampled: three values
 distribution, and drawing from them finds intervals that are far too narrow. Their spread
 is estimated instead, by the analysis of variance of two crossed random effects, and drawn
 from with the uncertainty that so few of them leave. In simulation the 95 % intervals hold
-the truth in 93 to 97 of 100 comparisons of three seeds and more, whatever part of the
-spread seeds have; in more of them with two, which cannot show that seeds do not matter.
+the truth in 93 to 97 of 100 comparisons of one seed, and of three and five that differ.
+Where seeds hardly differ they hold it more often: three cannot show that they do not.
 
 Shapes: S seeds, N rows.
 
@@ -25,7 +25,7 @@ from numpy.typing import ArrayLike
 
 DRAWS = 10_000
 CHUNK = 2_000_000
-"""Most resampled counts that are held at once."""
+"""Most resampled rows that are held at once."""
 TAILS = (0.025, 0.975)
 
 
@@ -102,13 +102,12 @@ def difference(
 def _of_rows(effects_N: np.ndarray, rng: np.random.Generator, draws: int) -> np.ndarray:
     """What resampled rows would have added, of the spread that ``n - 1`` stands for."""
     n = len(effects_N)
-    shares = np.full(n, 1 / n)
     most = max(1, CHUNK // n)
     parts = [
-        rng.multinomial(n, shares, min(most, draws - begin)) @ effects_N
+        effects_N[rng.integers(n, size=(min(most, draws - begin), n))].mean(1)
         for begin in range(0, draws, most)
     ]
-    return np.concatenate(parts) / math.sqrt(n * (n - 1))
+    return np.concatenate(parts) * math.sqrt(n / (n - 1))
 
 
 def _of_seeds(
@@ -122,8 +121,6 @@ def _of_seeds(
     noise_SN = values_SN - values_SN.mean(0) - seeds_S1
     of_seeds = n * float((seeds_S1**2).sum()) / (num_seeds - 1)
     of_noise = float((noise_SN**2).sum()) / ((num_seeds - 1) * (n - 1))
-    if num_seeds > 2 and of_seeds <= of_noise:
-        return np.zeros(draws)
     scale = (num_seeds - 1) / rng.chisquare(num_seeds - 1, draws)
     beyond = np.maximum(0.0, of_seeds * scale - of_noise) / (num_seeds * n)
     return np.sqrt(beyond) * rng.standard_normal(draws)

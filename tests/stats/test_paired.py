@@ -19,14 +19,12 @@ def _crossed(rng, seeds, n, of_seeds, of_rows, of_noise):
     [
         (1, 0.0, 0.0),
         (1, 0.0, 1.0),
-        (3, 0.0, 0.0),
-        (3, 0.0, 1.0),
-        (3, 0.1, 1.0),
-        (3, 0.3, 1.0),
+        (3, 0.4, 1.0),
         (3, 1.0, 0.0),
-        (5, 0.0, 1.0),
-        (5, 0.1, 1.0),
-        (5, 0.3, 0.5),
+        (5, 0.2, 1.0),
+        (5, 0.4, 1.0),
+        (5, 1.0, 0.0),
+        (8, 0.2, 0.5),
     ],
 )
 def test_the_interval_holds_the_truth_in_93_to_97_of_100(seeds, of_seeds, of_rows):
@@ -39,15 +37,21 @@ def test_the_interval_holds_the_truth_in_93_to_97_of_100(seeds, of_seeds, of_row
     assert 0.93 <= inside / 800 <= 0.97
 
 
-@pytest.mark.parametrize("of_seeds", [0.0, 0.1, 1.0])
-def test_two_seeds_are_never_taken_for_more_than_they_show(of_seeds):
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+@pytest.mark.parametrize("of_seeds", [0.0, 0.05, 0.1, 0.2])
+def test_seeds_that_hardly_differ_only_make_it_wider(seeds, of_seeds):
     rng = np.random.default_rng(5)
     inside = 0
     for place in range(500):
-        values = _crossed(rng, 2, 96, of_seeds, 1.0, 1.0)
+        values = _crossed(rng, seeds, 96, of_seeds, 1.0, 1.0)
         found = stats.difference(values, seed=place, draws=400)
         inside += found.low <= 0 <= found.high
-    assert inside / 500 >= 0.93
+    assert inside / 500 >= 0.935
+
+
+def _marked(rng, hard):
+    """Right or wrong by how hard a row is, and by how well a seed went."""
+    return rng.random((3, hard.size)) < (0.9 - 0.4 * rng.random((3, 1))) * hard
 
 
 def test_right_and_wrong_rows_have_honest_intervals_too():
@@ -55,13 +59,12 @@ def test_right_and_wrong_rows_have_honest_intervals_too():
     inside = 0
     for place in range(1000):
         hard = rng.random((1, n))
-        one = rng.random((3, n)) < 0.9 * hard
-        other = rng.random((3, n)) < 0.9 * hard
+        one, other = (_marked(rng, hard) for _ in range(2))
         values = one.astype(float) - other
         found = stats.difference(values, seed=place, grain=1.0, draws=400)
         inside += found.low <= 0 <= found.high
     # The grain makes them a little wider than they need be.
-    assert 0.93 <= inside / 1000 <= 0.98
+    assert 0.93 <= inside / 1000 <= 0.985
 
 
 def test_the_interval_of_one_seed_is_scipys_bootstrap():
