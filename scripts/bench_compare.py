@@ -22,7 +22,7 @@ AIM = 2.2
 
 def main() -> None:
     """Print the seconds of each and their ratios."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Time one arm and four.")
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--rows", type=int, default=320)
     parser.add_argument("--test-rows", type=int, default=96)
