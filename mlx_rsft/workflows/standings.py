@@ -263,9 +263,13 @@ def limits(
 ) -> list[str]:
     """What this comparison cannot say, in sentences."""
     said: list[str] = []
-    few = {1: "One seed says", 2: "Two seeds say"}.get(len(stage.seeds))
-    if few:
-        said.append(f"{few} little of how another order of rows would have ended.")
+    if len(stage.seeds) == 1:
+        said.append(
+            "One seed: p-values speak of these trainings, not of how another order of "
+            "rows would have ended."
+        )
+    if len(stage.seeds) == 2:
+        said.append("Two seeds say little of how another order would have ended.")
     if all(role(split) == IN for split in stage.tests):
         said.append("No split has shifted: nothing is said of changed conditions.")
     small = [s for s in stage.tests if len(stage.splits.rows[s]) < FEW_ROWS]
