@@ -223,9 +223,21 @@ class TrainingSettings:
 class EvaluationSettings:
     """What is measured, and on which rows."""
 
-    metrics: tuple[str, ...] = _setting((), "Metrics, by name; none: all cheap ones.")
+    metrics: tuple[str, ...] = _setting(
+        (),
+        "Metrics, such as nll,numeric:tolerance=0.01; see mlx-rsft metrics. None: all "
+        "cheap ones.",
+    )
     splits: tuple[str, ...] = _setting((), "Splits, by name; none: every test split.")
     max_tokens: int = _setting(64, "Longest generated answer, in tokens.", least=1)
+    samples: int = _setting(
+        8, "Answers per row for metrics that look at samples.", least=1
+    )
+    temperature: float = _setting(0.7, "Temperature of those samples.", above=0)
+    general: bool = _setting(
+        False,
+        "Score bundled general questions too, as split general: what is forgotten.",
+    )
 
 
 @dataclass(frozen=True, slots=True)

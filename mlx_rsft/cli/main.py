@@ -17,7 +17,9 @@ from mlx_rsft.errors import Interrupted, RsftError, nearest
 COMMANDS: dict[str, str] = {
     "train": "Fine-tune a model on your rows.",
     "plan": "Say whether a run fits, and what to change.",
+    "compare": "Hold objectives against each other, from the same seeds.",
     "eval": "Score a model, with or without an adapter.",
+    "metrics": "List what eval can measure.",
     "generate": "Let a model answer one prompt.",
     "objectives": "List the objectives, or plot one.",
     "data": "Work with data files.",

@@ -50,6 +50,7 @@ class Conversation:
         text: The plain text; empty for a conversation.
         weight: How much the row counts, above 0; others count 1.
         tools: What the model was told it may call, in the template's form.
+        choices: Answers to choose from, for multiple choice.
     """
 
     messages: tuple[Message, ...]
@@ -59,6 +60,7 @@ class Conversation:
     text: str = ""
     tools: tuple[Mapping[str, Any], ...] = ()
     weight: float = 1.0
+    choices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,7 @@ class Example:
         where: ``file:line``.
         answer: The text of the last assistant turn.
         weight: How much the row counts, above 0; others count 1.
+        choices: Answers to choose from, for multiple choice.
     """
 
     tokens: tuple[int, ...]
@@ -81,6 +84,7 @@ class Example:
     id: str = ""
     tags: tuple[str, ...] = field(default=())
     weight: float = 1.0
+    choices: tuple[str, ...] = ()
 
     @property
     def key(self) -> bytes:

@@ -240,7 +240,21 @@ def _conversation(parsed: Turns | str, row: Row) -> Conversation:
         text=text,
         tools=chat.tools(row.record.get("tools")),
         weight=_weight(row.record),
+        choices=_choices(row.record),
     )
+
+
+def _choices(record: Mapping[str, Any]) -> tuple[str, ...]:
+    """The choices: a list of texts, or one text with bars, as in a cell.
+
+    Other columns of that name are no fault: only a metric asks for choices, and says
+    then what is missing.
+    """
+    given = record.get("choices")
+    texts = given.split("|") if isinstance(given, str) else given
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        return ()
+    return tuple(texts)
 
 
 def _weight(record: Mapping[str, Any]) -> float:

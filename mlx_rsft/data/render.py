@@ -162,5 +162,12 @@ def _example(
     row: Conversation, tokens: Sequence[int], spans: Sequence[Span], answer: str
 ) -> Example:
     return Example(
-        tuple(tokens), tuple(spans), row.where, answer, row.id, row.tags, row.weight
+        tuple(tokens),
+        tuple(spans),
+        row.where,
+        answer,
+        row.id,
+        row.tags,
+        row.weight,
+        row.choices,
     )

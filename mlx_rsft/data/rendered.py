@@ -5,7 +5,7 @@ content. Tokens and texts are mapped into memory, so that the rows of a file of 
 take a few dozen bytes each.
 
     tokens.bin  int32, all rows one after another      rows.npz  where each row begins
-    words.bin   place, answer, id and tags as JSON     about.json  what became of rows
+    words.bin   place, answer, id, tags, choices       about.json  what became of rows
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Rendered(Sequence[Example]):
         if not -len(self) <= index < len(self):
             raise IndexError(index)
         row = index % len(self)
-        where, answer, name, tags = json.loads(
+        where, answer, name, tags, choices = json.loads(
             self._words[_range(self._word_ends, row)]
         )
         return Example(
@@ -76,6 +76,7 @@ class Rendered(Sequence[Example]):
             name,
             tuple(tags),
             float(self._weights[row]),
+            tuple(choices),
         )
 
 
@@ -103,7 +104,7 @@ def write(
         words = stack.enter_context((folder / "words.bin").open("wb"))
         for row in examples:
             tokens.write(array("i", row.tokens).tobytes())
-            said = [row.where, row.answer, row.id, row.tags]
+            said = [row.where, row.answer, row.id, row.tags, row.choices]
             num_bytes += words.write(json.dumps(said).encode())
             num_tokens += len(row.tokens)
             for span in row.spans:

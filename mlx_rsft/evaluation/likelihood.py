@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -28,6 +29,8 @@ class RowScore:
         correct: Those that were the model's first choice.
         exact: Whether the first choice was right throughout the last turn, its end
             included: greedy decoding would then write exactly this answer.
+        entropy: Of the model's distribution at its supervised tokens, summed, nats;
+            NaN unless asked for.
     """
 
     nll: float
@@ -35,6 +38,7 @@ class RowScore:
     tokens: int
     correct: int
     exact: bool
+    entropy: float = math.nan
 
 
 def score(
@@ -42,6 +46,8 @@ def score(
     examples: Sequence[Example],
     report: Callable[[int], None] | None = None,
     trunk: Trunk | None = None,
+    *,
+    entropy: bool = False,
 ) -> list[RowScore]:
     """Score every example, in order.
 
@@ -50,6 +56,7 @@ def score(
         examples: Rows with what is demonstrated in them.
         report: Is told the rows done since it was last told.
         trunk: Knows what the model's frozen blocks make of a row.
+        entropy: Ask for it too; costs a pass over the logits.
     """
     scores: dict[int, RowScore] = {}
     lengths = [len(example.tokens) for example in examples]
@@ -58,9 +65,12 @@ def score(
         batch = collate(group)
         states = _states(trunk, group, batch.tokens_BT.shape[1])
         hidden_ND = split.supervised(batch.tokens_BT, batch.rows_N, states)
-        stats, first = loss.token_stats(split.head, hidden_ND, batch.targets_N)
+        stats, first = loss.token_stats(
+            split.head, hidden_ND, batch.targets_N, ("entropy",) if entropy else ()
+        )
         hits = np.array(first == batch.targets_N)
-        rows = _rows(group, np.array(stats.logp), hits)
+        spread = None if stats.entropy is None else np.array(stats.entropy)
+        rows = _rows(group, np.array(stats.logp), hits, spread)
         scores.update(zip(places, rows, strict=True))
         if report:
             report(len(group))
@@ -74,7 +84,10 @@ def _states(
 
 
 def _rows(
-    group: Sequence[Example], logp: np.ndarray, hits: np.ndarray
+    group: Sequence[Example],
+    logp: np.ndarray,
+    hits: np.ndarray,
+    entropy: np.ndarray | None,
 ) -> Iterator[RowScore]:
     begin = 0
     for example in group:
@@ -86,5 +99,6 @@ def _rows(
             tokens=end - begin,
             correct=int(hits[begin:end].sum()),
             exact=bool(hits[end - (stop - start) : end].all()),
+            entropy=math.nan if entropy is None else float(entropy[begin:end].sum()),
         )
         begin = end

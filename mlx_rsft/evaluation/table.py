@@ -1,140 +1,199 @@
-"""The table of metrics, and the one function that measures a split."""
+"""The table of metrics."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from mlx_rsft import stats
 from mlx_rsft.data.conversation import Example
-from mlx_rsft.errors import ConfigError, nearest
-from mlx_rsft.evaluation import generate, likelihood
-from mlx_rsft.evaluation.likelihood import RowScore
-from mlx_rsft.models.split import SplitModel
-from mlx_rsft.models.trunk import Trunk
-from mlx_rsft.records import Metric, SplitRecord
+from mlx_rsft.evaluation import choices, drift, fields, judges, likely, sampled, written
+from mlx_rsft.evaluation.evidence import (
+    BASE,
+    ENTROPY,
+    OPTIONS,
+    SAMPLES,
+    WRITTEN,
+    Evidence,
+)
+from mlx_rsft.evaluation.values import Summary, Values, exponential, mean, ratio, share
+
+PerRow = Callable[[Evidence], Values]
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
-    """What metrics are computed from: one entry per row, in order.
-
-    Attributes:
-        written: Generated answers; empty if no chosen metric needs them.
-    """
-
-    examples: Sequence[Example]
-    scores: Sequence[RowScore]
-    written: Sequence[str]
-
-
-@dataclass(frozen=True, slots=True)
-class Measure:
+class Entry:
     """One line of the table.
 
     Attributes:
-        better: ``higher`` or ``lower``.
-        generates: Needs generated answers, which cost far more than one pass.
+        factory: Makes the metric from its parameters, whose names, types and defaults
+            are those of its arguments.
+        better: ``higher``, ``lower``, ``near 1`` or ``neither``.
+        summary: How rows become one figure.
+        needs: What it asks for beyond the one pass over the demonstrations; it is then
+            computed by name only, because it costs more.
+        spread: Parameters that it is also computed with when it has none, by the rows.
     """
 
-    compute: Callable[[Evidence], Metric]
+    factory: Callable[..., PerRow]
     about: str
+    unit: str
     better: str
-    generates: bool = False
+    summary: Summary
+    needs: tuple[str, ...] = ()
+    spread: Callable[[Sequence[Example]], Iterable[tuple[str, str]]] | None = None
 
 
-def _nll(evidence: Evidence) -> Metric:
-    scores = evidence.scores
-    return stats.ratio(
-        [s.nll for s in scores], [s.tokens for s in scores], "nats/token"
-    )
+def _fields(examples: Sequence[Example]) -> list[tuple[str, str]]:
+    return [("field", name) for name in fields.names(row.answer for row in examples)]
 
 
-def _perplexity(evidence: Evidence) -> Metric:
-    return stats.exponential(_nll(evidence), "per token")
+def _greedy(factory: Callable[..., PerRow], about: str) -> Entry:
+    """A metric of right and wrong among greedy answers."""
+    return Entry(factory, about, "fraction", "higher", share, (WRITTEN,))
 
 
-def _token_accuracy(evidence: Evidence) -> Metric:
-    scores = evidence.scores
-    hits, tokens = [s.correct for s in scores], [s.tokens for s in scores]
-    return stats.ratio(hits, tokens, "fraction")
-
-
-def _exact_match(evidence: Evidence) -> Metric:
-    return stats.proportion([score.exact for score in evidence.scores])
-
-
-def _generated_exact_match(evidence: Evidence) -> Metric:
-    pairs = zip(evidence.written, evidence.examples, strict=True)
-    return stats.proportion([text.strip() == e.answer.strip() for text, e in pairs])
-
-
-METRICS: dict[str, Measure] = {
-    "nll": Measure(_nll, "true negative log-likelihood per token", "lower"),
-    "perplexity": Measure(_perplexity, "exp of the NLL", "lower"),
-    "token_accuracy": Measure(
-        _token_accuracy, "share of tokens that are the first choice", "higher"
+METRICS: dict[str, Entry] = {
+    "nll": Entry(
+        likely.nll,
+        "true negative log-likelihood per token",
+        "nats/token",
+        "lower",
+        ratio,
     ),
-    "exact_match": Measure(
-        _exact_match,
+    "perplexity": Entry(
+        likely.nll, "exp of the NLL", "per token", "lower", exponential
+    ),
+    "token_accuracy": Entry(
+        likely.token_accuracy,
+        "share of tokens that are the first choice",
+        "fraction",
+        "higher",
+        ratio,
+    ),
+    "exact_match": Entry(
+        likely.exact_match,
         "share of answers that greedy decoding would write, by teacher forcing",
+        "fraction",
         "higher",
+        share,
     ),
-    "generated_exact_match": Measure(
-        _generated_exact_match,
-        "share of answers that greedy decoding did write",
+    "entropy": Entry(
+        likely.entropy,
+        "entropy of the distribution at each demonstrated token",
+        "nats/token",
+        "neither",
+        ratio,
+        (ENTROPY,),
+    ),
+    "generated_exact_match": _greedy(
+        written.by(judges.exact), "share of answers that greedy decoding did write"
+    ),
+    "contains": _greedy(
+        written.by(judges.contains), "the answer, or text=, is in what was written"
+    ),
+    "numeric": _greedy(
+        written.by(judges.numeric),
+        "the number is right, within tolerance= or relative=",
+    ),
+    "regex": _greedy(
+        written.by(judges.regex), "what pattern= (group=) matches is right"
+    ),
+    "json": Entry(
+        written.by(judges.json_fields),
+        "all fields of a JSON answer are right; also each field= by itself",
+        "fraction",
         "higher",
-        generates=True,
+        share,
+        (WRITTEN,),
+        spread=_fields,
+    ),
+    "format_valid": _greedy(
+        written.by(judges.format_valid),
+        "the answer is JSON with the row's fields, or matches pattern=",
+    ),
+    "length_ratio": Entry(
+        written.length_ratio,
+        "tokens written over tokens demonstrated",
+        "ratio",
+        "near 1",
+        ratio,
+        (WRITTEN,),
+    ),
+    "end_of_turn": _greedy(
+        written.end_of_turn, "share of answers that end before the limit"
+    ),
+    "avg_at_n": Entry(
+        sampled.avg_at_n,
+        "share of sampled answers that are right, by=exact or another judge",
+        "fraction",
+        "higher",
+        mean,
+        (SAMPLES,),
+    ),
+    "pass_at_k": Entry(
+        sampled.pass_at_k,
+        "chance that one of k= sampled answers is right, unbiased",
+        "fraction",
+        "higher",
+        mean,
+        (SAMPLES,),
+    ),
+    "distinct_answers": Entry(
+        sampled.distinct_answers,
+        "share of a row's sampled answers that differ",
+        "fraction",
+        "neither",
+        mean,
+        (SAMPLES,),
+    ),
+    "distinct_ngrams": Entry(
+        sampled.distinct_ngrams,
+        "share of runs of n= words in a row's samples that differ",
+        "fraction",
+        "neither",
+        ratio,
+        (SAMPLES,),
+    ),
+    "choices": Entry(
+        choices.choices,
+        "the likeliest of the row's choices, or of=A|B or file=, is right",
+        "fraction",
+        "higher",
+        share,
+        (OPTIONS,),
+    ),
+    "drift_kl": Entry(
+        drift.kl,
+        "forward KL from the base, the adapter off",
+        "nats/token",
+        "lower",
+        ratio,
+        (BASE,),
+    ),
+    "drift_k3": Entry(
+        drift.k3,
+        "k3 from the base at the demonstrated tokens",
+        "nats/token",
+        "lower",
+        ratio,
+        (BASE,),
+    ),
+    "drift_nll": Entry(
+        drift.rise,
+        "NLL less that of the base",
+        "nats/token",
+        "lower",
+        ratio,
+        (BASE,),
     ),
 }
 
-
-def choose(names: Sequence[str]) -> dict[str, Measure]:
-    """The named metrics; with no name, all that need one forward pass only.
-
-    Raises:
-        ConfigError: If there is no such metric.
-    """
-    for name in names:
-        if name not in METRICS:
-            raise ConfigError(
-                f"There is no metric {name!r}.",
-                where="evaluation.metrics",
-                hint=nearest(name, METRICS),
-            )
-    if names:
-        return {name: METRICS[name] for name in names}
-    return {name: entry for name, entry in METRICS.items() if not entry.generates}
-
-
-def measure(
-    split: SplitModel,
-    tokenizer: Any,
-    examples: Sequence[Example],
-    metrics: dict[str, Measure],
-    max_tokens: int,
-    report: Callable[[int], None] | None = None,
-    trunk: Trunk | None = None,
-) -> SplitRecord:
-    """Every chosen metric of one split.
-
-    Args:
-        split: The model.
-        tokenizer: Turns its tokens into text.
-        examples: The rows.
-        metrics: What to compute of them.
-        max_tokens: Of a generated answer, at most.
-        report: Is told rows done.
-        trunk: Knows what the model's frozen blocks make of a row.
-    """
-    scores = likelihood.score(split, examples, report, trunk)
-    written: list[str] = []
-    if any(entry.generates for entry in metrics.values()):
-        written = generate.answers(split.model, tokenizer, examples, max_tokens)
-    evidence = Evidence(examples, scores, written)
-    return SplitRecord(
-        rows=len(examples),
-        tokens=sum(score.tokens for score in scores),
-        metrics={name: entry.compute(evidence) for name, entry in metrics.items()},
-    )
+USER = Entry(
+    written.by(judges.exact),
+    "mean of your own function's score",
+    "score",
+    "higher",
+    mean,
+    (WRITTEN,),
+)
+"""What holds of every ``module:function``; its factory is the user's."""

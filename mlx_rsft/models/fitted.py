@@ -80,3 +80,9 @@ class OffSwitch:
         finally:
             for place in self._places:
                 place.parent[place.key] = place.module
+
+
+def remove(model: nn.Module) -> None:
+    """Take the adapter off for good; the model is the bare one again."""
+    for place in places(model):
+        place.parent[place.key] = place.bare

@@ -12,13 +12,14 @@ from typing import Any
 
 import mlx.core as mx
 
-from mlx_rsft import files, machine, manifest
+from mlx_rsft import evaluation, files, machine, manifest
 from mlx_rsft.config import Resolved
 from mlx_rsft.data import containers, formats, rendered, source, templates
 from mlx_rsft.data.conversation import Example
 from mlx_rsft.data.examples import Shape, examples
 from mlx_rsft.data.rendered import Rendered
 from mlx_rsft.errors import ConfigError
+from mlx_rsft.evaluation import Gauge, Sampling
 from mlx_rsft.models import adapters, load
 from mlx_rsft.models.download import Report
 from mlx_rsft.models.load import LoadedModel
@@ -245,6 +246,13 @@ def _loading(config: Config, reporter: Reporter) -> Generator[Report]:
             advance(0, f"fetching, {done / 1e6:.0f} of {total / 1e6:.0f} MB")
 
         yield report
+
+
+def metrics(config: Config) -> dict[str, Gauge]:
+    """What is measured on each split."""
+    chosen = config.evaluation
+    sampling = Sampling(chosen.samples, chosen.temperature, config.seed)
+    return evaluation.choose(chosen.metrics, sampling)
 
 
 def fresh_adapter(loaded: LoadedModel, config: Config) -> dict[str, Any]:

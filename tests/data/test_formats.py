@@ -241,3 +241,16 @@ def test_every_bad_row_of_a_file_is_named_at_once(tmp_path):
 def test_the_thinking_of_a_reply_is_kept_whatever_it_is_called(key):
     row = _parse({"messages": [USER, {**REPLY, key: "hm"}]})
     assert row.messages[1].extra == {"reasoning_content": "hm"}
+
+
+def test_choices_are_a_list_of_texts_or_a_cell_with_bars_and_else_left_alone():
+    row = {"prompt": "q", "completion": "a"}
+    for given, wanted in [
+        (["a", "b"], ("a", "b")),
+        ("a|b", ("a", "b")),
+        ({"text": ["a", "b"]}, ()),
+        ([1, 2], ()),
+        (None, ()),
+    ]:
+        parsed = formats.parse(Row({**row, "choices": given}, "f:1"))
+        assert parsed.choices == wanted

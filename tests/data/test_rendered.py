@@ -8,7 +8,16 @@ from mlx_rsft.data.conversation import Example
 from mlx_rsft.errors import DataError, MachineError
 
 ROWS = [
-    Example((5, 6, 7, 200_000), ((1, 2), (3, 4)), "f:1", "Größe", "a", ("x", "y"), 0.5),
+    Example(
+        (5, 6, 7, 200_000),
+        ((1, 2), (3, 4)),
+        "f:1",
+        "Größe",
+        "a",
+        ("x", "y"),
+        0.5,
+        ("Größe", "Höhe"),
+    ),
     Example((9, 8), ((1, 2),), "f:2", "lone \ud800 half"),
     Example(tuple(range(1000)), ((1, 1000),), "f:3"),
 ]

@@ -21,7 +21,8 @@ def test_batched_greedy_answers_are_those_of_plain_greedy_decoding():
     examples = [Example((*p, 1), ((len(p), len(p) + 1),), "f") for p in prompts]
     end = testing.VOCABULARY - 1
     wanted = [tokenizer.decode(_greedy(model, p, 9, end)) for p in prompts]
-    assert generate.answers(model, tokenizer, examples, max_tokens=9) == wanted
+    written = generate.answers(model, tokenizer, examples, max_tokens=9)
+    assert [answer.text for answer in written] == wanted
 
 
 def test_streaming_joins_to_the_greedy_answer_and_sampling_follows_the_seed():
@@ -37,3 +38,34 @@ def test_streaming_joins_to_the_greedy_answer_and_sampling_follows_the_seed():
     hot = {"temperature": 2.0}
     assert text(**hot) == text(**hot)
     assert text(**hot) != text(**hot, seed=1)
+
+
+def test_an_answer_says_whether_it_ended_and_how_long_it_is():
+    model, tokenizer = testing.tiny_model(), testing.byte_tokenizer()
+    end = _greedy(model, (3,), 6, None)[-1]  # a token that it does write
+    tokenizer.eos_token_ids = {end}
+    examples = [Example((n, 1), ((1, 2),), "f") for n in range(1, 30)]
+    written = generate.answers(model, tokenizer, examples, max_tokens=10)
+    assert {answer.ended for answer in written} == {False, True}
+    for example, answer in zip(examples, written, strict=True):
+        tokens = _greedy(model, example.prompt, 10, end)
+        assert (answer.tokens, answer.ended) == (len(tokens), len(tokens) < 10)
+        if answer.ended:  # also where the very last token allowed is the end
+            (same,) = generate.answers(model, tokenizer, [example], len(tokens) + 1)
+            assert same == answer
+
+
+def test_samples_follow_the_seed_and_come_near_greedy_when_cold():
+    model, tokenizer = testing.tiny_model(), testing.byte_tokenizer()
+    examples = [Example((n, 1), ((1, 2),), "f") for n in range(1, 12)]
+
+    def drawn(**changes):
+        sampling = generate.Sampling(**{"samples": 4, "temperature": 1.0, **changes})
+        rows = generate.samples(model, tokenizer, examples, 6, sampling)
+        assert [len(row) for row in rows] == [4] * 11
+        return rows
+
+    assert drawn() == drawn()
+    assert drawn() != drawn(seed=1)
+    greedy = generate.answers(model, tokenizer, examples, 6)
+    assert drawn(temperature=1e-4) == [[answer] * 4 for answer in greedy]

@@ -37,6 +37,19 @@ def test_batched_scores_are_those_of_each_row_alone_in_order():
         assert (score.correct, score.tokens) == (hits, tokens)
 
 
+def test_entropy_is_that_of_each_rows_whole_distributions():
+    model, examples = testing.tiny_model(), _examples()
+    scores = likelihood.score(SplitModel(model), examples, entropy=True)
+    for example, score in zip(examples, scores, strict=True):
+        logits = np.array(model(mx.array(example.tokens)[None])[0], np.float64)
+        logp = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+        places = [n for a, b in example.spans for n in range(a, b)]
+        wanted = -sum((np.exp(logp) * logp)[n - 1].sum() for n in places)
+        np.testing.assert_allclose(score.entropy, wanted, rtol=1e-4)
+    (plain, *_) = likelihood.score(SplitModel(model), examples)
+    assert np.isnan(plain.entropy)
+
+
 def test_the_order_of_rows_does_not_matter():
     split, examples = SplitModel(testing.tiny_model()), _examples()
     forward = likelihood.score(split, examples)

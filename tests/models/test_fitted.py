@@ -6,7 +6,7 @@ from mlx.utils import tree_flatten
 from mlx_rsft import testing
 from mlx_rsft.errors import ConfigError
 from mlx_rsft.models import adapters
-from mlx_rsft.models.fitted import OffSwitch
+from mlx_rsft.models.fitted import OffSwitch, places, remove
 from mlx_rsft.settings import AdapterSettings
 
 TOKENS = mx.arange(12)[None]
@@ -79,3 +79,14 @@ def test_a_base_whose_own_weights_are_trained_is_refused(extra):
     part.unfreeze()
     with pytest.raises(ConfigError, match="own weights"):
         OffSwitch(model)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_adapter_that_is_taken_off_leaves_the_base_and_room_for_another(kind):
+    model, before = _moved(0, **KINDS[kind])
+    remove(model)
+    assert places(model) == []
+    assert not tree_flatten(model.trainable_parameters())
+    assert mx.array_equal(model(TOKENS), before)
+    adapters.attach(model, AdapterSettings(layers="last:1"))
+    assert len(places(model)) == 7

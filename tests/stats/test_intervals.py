@@ -56,3 +56,9 @@ def test_perplexity_is_the_exponential_of_the_nll_and_its_interval():
     perplexity = stats.exponential(nll, "per token")
     assert perplexity.value == np.exp(1.5)
     assert perplexity.low == np.exp(nll.low)
+
+
+def test_nothing_to_divide_by_is_unknown_and_no_crash():
+    metric = stats.ratio([0.0, 0.0], [0, 0], "x")
+    assert np.isnan([metric.value, metric.stderr, metric.low, metric.high]).all()
+    assert metric.n == 2

@@ -1,4 +1,6 @@
-"""Values with their uncertainty. Rows are the units of sampling, not tokens.
+"""One value with its interval: ratios, proportions, exponentials.
+
+Rows are the units of sampling, not tokens.
 
 References:
     Cochran, Sampling Techniques, 1977, 6.4 (ratio estimator); Wilson, JASA 1927.
@@ -27,10 +29,13 @@ def ratio(totals: ArrayLike, counts: ArrayLike, unit: str) -> Metric:
 
     Returns:
         The quotient, its linearised standard error and normal 95 % interval; the
-        interval is unknown (NaN) with fewer than two rows.
+        interval is unknown (NaN) with fewer than two rows, and all of it where there
+        is nothing to divide by.
     """
     above, below = np.asarray(totals, float), np.asarray(counts, float)
     n = len(above)
+    if not below.sum():
+        return Metric(math.nan, unit, n, math.nan, math.nan, math.nan)
     value = float(above.sum() / below.sum())
     stderr = math.nan
     if n > 1:

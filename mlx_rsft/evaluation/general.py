@@ -1,0 +1,44 @@
+"""Bundled general questions: what a model knew before, and may have forgotten since.
+
+Short questions with four choices each, in several languages, tagged by language. No
+measure of ability: a fixed place to stand on, the same for every run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from mlx_rsft.data import formats, render
+from mlx_rsft.data.conversation import Example
+from mlx_rsft.data.tokenizing import ChatTokenizer
+from mlx_rsft.evaluation.evidence import BASE, ENTROPY, OPTIONS
+from mlx_rsft.evaluation.spelling import Gauge
+
+NAME = "general"
+FILE = Path(__file__).with_name("general.jsonl")
+ASKS = frozenset({BASE, ENTROPY, OPTIONS})
+"""What a metric may ask for to say something of questions that are not the task's."""
+
+
+def examples(tokenizer: ChatTokenizer) -> list[Example]:
+    """The questions as tokens of a model.
+
+    Raises:
+        ModelError: If the model has no chat template.
+    """
+    return [
+        example
+        for row in formats.read_conversations(FILE)
+        for example in render.render(row, tokenizer, render.LAST)
+    ]
+
+
+def fitting(metrics: Mapping[str, Gauge]) -> dict[str, Gauge]:
+    """Those of the metrics that fit the questions: of likelihood, drift and choices."""
+    return {
+        name: gauge
+        for name, gauge in metrics.items()
+        if ASKS.issuperset(gauge.entry.needs)
+        and not (OPTIONS in gauge.entry.needs and {"of", "file"} & set(gauge.given))
+    }

@@ -1,0 +1,209 @@
+"""One prepared run: its folder, its steps, its validation, its identity card."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlx_rsft import config as configuration
+from mlx_rsft import energy, evaluation, machine, manifest, records, rundir
+from mlx_rsft.config import Resolved
+from mlx_rsft.data.source import TRAIN, VALID
+from mlx_rsft.errors import Interrupted, RunError
+from mlx_rsft.manifest import Manifest
+from mlx_rsft.models import adapters
+from mlx_rsft.models.load import LoadedModel
+from mlx_rsft.models.split import SplitModel
+from mlx_rsft.models.trunk import Trunk
+from mlx_rsft.objectives import Objective
+from mlx_rsft.records import StepRecord
+from mlx_rsft.rundir import RunDir
+from mlx_rsft.training import loop
+from mlx_rsft.training.loop import Outcome
+from mlx_rsft.workflows import assemble
+from mlx_rsft.workflows.assemble import Splits
+from mlx_rsft.workflows.probe import Probe
+from mlx_rsft.workflows.reporter import Reporter
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A run that is ready to start; nothing is written yet.
+
+    Attributes:
+        every: Steps between looks at the ``valid`` split; 0: only at the end.
+    """
+
+    resolved: Resolved
+    objective: Objective
+    splits: Splits
+    loaded: LoadedModel
+    split: SplitModel
+    adapter_config: Mapping[str, Any]
+    trunk: Trunk | None = None
+    probe: Probe | None = None
+    every: int = 0
+
+    @property
+    def num_steps(self) -> int:
+        config = self.resolved.config
+        return loop.num_steps(config.training, len(self.splits.rows[TRAIN]))
+
+    def summary(self) -> dict[str, Any]:
+        """What the run will do, in numbers."""
+        rows = self.splits.rows[TRAIN]
+        return {
+            "model": self.loaded.source,
+            "objective": str(self.objective),
+            "rows": len(rows),
+            "tokens": sum(len(row.tokens) for row in rows),
+            "supervised_tokens": sum(row.num_supervised for row in rows),
+            "longest": max(len(row.tokens) for row in rows),
+            "steps": self.num_steps,
+            "batch_size": self.resolved.config.training.batch_size,
+        }
+
+
+def carry_out(
+    job: Job, run_dir: Path, reporter: Reporter
+) -> tuple[dict[str, Any], Outcome]:
+    """Run a prepared job and write everything a run leaves behind.
+
+    Returns:
+        The result as it stands in the manifest, and how the run ended.
+    """
+    run = rundir.create(run_dir)
+    card = _manifest(job)
+    settings_text = configuration.as_toml(job.resolved)
+    run.config.write_text(settings_text, encoding="utf-8")
+    card.write(run.manifest)
+    began = time.perf_counter()
+    device = machine.device()
+    looks = _Looks(job, run, reporter)
+    meter = energy.Meter()
+    with machine.kept_awake(), machine.wired_memory(device.working_set_bytes):
+        outcome = _steps(job, run, looks, reporter)
+        trained = time.perf_counter() - began - looks.seconds
+        joules = meter.joules(but=looks.joules)
+        adapters.save(job.loaded.model, dict(job.adapter_config), run.adapter)
+        if not outcome.interrupted:
+            looks.look(outcome.steps)
+    result = _result(run, outcome, time.perf_counter() - began)
+    result |= {"training_seconds": round(trained, 2), "joules": joules}
+    if job.trunk:
+        result["trunk_cache"] = job.trunk.stats.as_record()
+    card.ended(result, interrupted=outcome.interrupted).write(run.manifest)
+    return result, outcome
+
+
+def _manifest(job: Job) -> Manifest:
+    config = job.resolved.config
+    return Manifest(
+        command=manifest.command_line(),
+        versions=manifest.versions(),
+        device=machine.device().as_record(),
+        model=job.loaded.as_record(),
+        data=job.splits.as_record(config.data.source),
+        objective=job.objective.as_table(),
+        config_sha256=manifest.text_sha256(configuration.as_toml(job.resolved)),
+        seed=config.seed,
+        started=manifest.now(),
+        probe=job.probe.as_record() if job.probe else None,
+        notes=job.loaded.notes,
+    )
+
+
+class _Looks:
+    """Looks at the ``valid`` split, and what they took of the run's time."""
+
+    def __init__(self, job: Job, run: RunDir, reporter: Reporter) -> None:
+        self._job, self._run, self._reporter = job, run, reporter
+        self.seconds = self.joules = 0.0
+
+    def between(self, step: int) -> None:
+        """Look if it is time to, leaving the model as a training model again."""
+        every, last = self._job.every, self._job.num_steps
+        if every and step % every == 0 and step < last:
+            self.look(step)
+            self._job.loaded.model.train()
+
+    def look(self, step: int) -> None:
+        """Measure the split and write down its metrics."""
+        job, began, meter = self._job, time.perf_counter(), energy.Meter()
+        rows = job.splits.rows.get(VALID)
+        if not rows:
+            return
+        job.loaded.model.eval()
+        config = job.resolved.config.evaluation
+        with self._reporter.task("validate", len(rows)) as advance:
+            measured = evaluation.measure(
+                job.split,
+                job.loaded.tokenizer,
+                rows,
+                assemble.metrics(job.resolved.config),
+                config.max_tokens,
+                advance,
+                job.trunk,
+            )
+        for name, metric in measured.metrics.items():
+            entry = {"step": step, "split": VALID, "metric": name, **metric.as_record()}
+            records.append(self._run.evals, entry)
+        self.seconds += time.perf_counter() - began
+        self.joules += meter.joules() or 0.0
+
+
+def _steps(job: Job, run: RunDir, looks: _Looks, reporter: Reporter) -> Outcome:
+    config = job.resolved.config
+    with reporter.task(f"train {job.objective}", job.num_steps) as advance:
+
+        def record(step: StepRecord) -> None:
+            records.append(run.steps, step.as_record())
+            advance(1, f"loss {step.loss:.3f}  NLL {step.nll:.3f}  p {step.mean_p:.2f}")
+            looks.between(step.step)
+
+        return loop.run(
+            assemble.stepper(job.split, job.objective, job.loaded, config, job.trunk),
+            job.splits.rows[TRAIN],
+            config.training,
+            config.optimizer,
+            seed=config.seed,
+            record=record,
+        )
+
+
+def _result(run: RunDir, outcome: Outcome, seconds: float) -> dict[str, Any]:
+    done = list(records.read_lines(run.steps)) if run.steps.exists() else []
+    kept = ("loss", "nll", "mean_p", "ess")
+    return {
+        "steps": outcome.steps,
+        "seconds": round(seconds, 2),
+        "peak_bytes": max((step["peak_bytes"] for step in done), default=0),
+        "tokens": sum(step["tokens"] for step in done),
+        **({"diverged": True} if outcome.diverged else {}),
+        **{key: step[key] for step in done[-1:] for key in kept},
+    }
+
+
+def raise_unless_done(outcome: Outcome, planned: int, run_dir: Path) -> None:
+    """Say how a run ended that did not end well.
+
+    Raises:
+        Interrupted: If the user stopped it; the adapter so far is saved.
+        RunError: If the loss stayed non-finite; what was done is saved.
+    """
+    if outcome.interrupted:
+        raise Interrupted(
+            f"Stopped after {outcome.steps} of {planned} steps; the adapter so far is "
+            f"saved in {RunDir(run_dir).adapter}.",
+            hint="It can be evaluated and used; a new run needs another --run-dir.",
+        )
+    if outcome.diverged:
+        raise RunError(
+            f"Loss or gradient was not finite {loop.MOST_SKIPPED} steps in a row; "
+            f"stopped after {outcome.steps} of {planned} steps.",
+            where=str(run_dir),
+            hint="Lower --learning-rate, and look at steps.jsonl for where it began.",
+        )
