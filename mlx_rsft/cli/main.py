@@ -19,6 +19,7 @@ COMMANDS: dict[str, str] = {
     "plan": "Say whether a run fits, and what to change.",
     "eval": "Score a model, with or without an adapter.",
     "metrics": "List what eval can measure.",
+    "ratings": "Read blind sheets that people have filled in.",
     "generate": "Let a model answer one prompt.",
     "objectives": "List the objectives, or plot one.",
     "data": "Work with data files.",
