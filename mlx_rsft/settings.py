@@ -234,6 +234,7 @@ class EvaluationSettings:
         8, "Answers per row for metrics that look at samples.", least=1
     )
     temperature: float = _setting(0.7, "Temperature of those samples.", above=0)
+    pairs: int = _setting(50, "Most pairs of answers on a rater sheet.", least=1)
     general: bool = _setting(
         False,
         "Score bundled general questions too, as split general: what is forgotten.",

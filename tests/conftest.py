@@ -56,6 +56,25 @@ def tiny_folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_adapter(tiny_folder, tmp_path_factory) -> Path:
+    """An adapter of the tiny model that changes what it writes; not to be changed."""
+    import mlx.core as mx
+
+    from mlx_rsft.models import adapters, load
+    from mlx_rsft.settings import AdapterSettings, ModelSettings
+
+    model = load.load(ModelSettings(source=str(tiny_folder))).model
+    config = adapters.attach(model, AdapterSettings(rank=2, layers="all"))
+    mx.random.seed(1)
+    for module in model.modules():
+        if "lora_b" in module:
+            module.lora_b = mx.random.normal(module.lora_b.shape) * 0.3
+    folder = tmp_path_factory.mktemp("tuned") / "adapter"
+    adapters.save(model, config, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def tiny_data(tmp_path_factory) -> Path:
     """A data folder with four splits; not to be changed."""
     folder = tmp_path_factory.mktemp("data")

@@ -20,6 +20,7 @@ COMMANDS: dict[str, str] = {
     "compare": "Hold objectives against each other, from the same seeds.",
     "eval": "Score a model, with or without an adapter.",
     "metrics": "List what eval can measure.",
+    "ratings": "Read blind sheets that people have filled in.",
     "generate": "Let a model answer one prompt.",
     "objectives": "List the objectives, or plot one.",
     "data": "Work with data files.",

@@ -12,13 +12,12 @@ from pathlib import Path
 from mlx_rsft.data import formats, render
 from mlx_rsft.data.conversation import Example
 from mlx_rsft.data.tokenizing import ChatTokenizer
-from mlx_rsft.evaluation.evidence import BASE, ENTROPY, OPTIONS
-from mlx_rsft.evaluation.spelling import Gauge
+from mlx_rsft.evaluation.evidence import BASE, ENTROPY
+from mlx_rsft.evaluation.spelling import Gauge, choose
 
 NAME = "general"
 FILE = Path(__file__).with_name("general.jsonl")
-ASKS = frozenset({BASE, ENTROPY, OPTIONS})
-"""What a metric may ask for to say something of questions that are not the task's."""
+CHOICES = "choices"
 
 
 def examples(tokenizer: ChatTokenizer) -> list[Example]:
@@ -35,10 +34,10 @@ def examples(tokenizer: ChatTokenizer) -> list[Example]:
 
 
 def fitting(metrics: Mapping[str, Gauge]) -> dict[str, Gauge]:
-    """Those of the metrics that fit the questions: of likelihood, drift and choices."""
-    return {
+    """Those of the metrics that fit the questions, and always the multiple choice."""
+    kept = {
         name: gauge
         for name, gauge in metrics.items()
-        if ASKS.issuperset(gauge.entry.needs)
-        and not (OPTIONS in gauge.entry.needs and {"of", "file"} & set(gauge.given))
+        if gauge.entry.needs in ((), (BASE,), (ENTROPY,))
     }
+    return kept | choose([CHOICES])

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from mlx_rsft.data.conversation import Example
-from mlx_rsft.evaluation import choices, generate, likelihood, moved
+from mlx_rsft.evaluation import choices, generate, likelihood, moved, rehearsal
 from mlx_rsft.evaluation.evidence import BASE, ENTROPY, WRITTEN, Evidence
 from mlx_rsft.evaluation.generate import Answer
 from mlx_rsft.evaluation.spelling import Gauge
@@ -86,8 +86,13 @@ def measure(
         max_tokens: Of a generated answer, at most.
         report: Is told rows done.
         trunk: Knows what the model's frozen blocks make of a row.
+
+    Raises:
+        RsftError: If a row cannot be judged by a chosen metric; before anything is
+            computed.
     """
     spread = [one for gauge in metrics.values() for one in gauge.spread(examples)]
+    rehearsal.check(examples, spread)
     needs = {need for gauge in spread for need in gauge.entry.needs}
     model = split.model
     scores = likelihood.score(split, examples, report, trunk, entropy=ENTROPY in needs)

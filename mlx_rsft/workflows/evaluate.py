@@ -20,8 +20,8 @@ def evaluate(
     """Measure every chosen metric on every chosen split.
 
     Returns:
-        ``{"model", "adapter", "splits": {NAME: {"rows", "tokens", "metrics"}},
-        "better"}``; a split whose rows have tags also has the same by tag, as ``tags``.
+        ``{"model", "adapter", "splits": {NAME: {"rows", "tokens", "metrics"}}}``;
+        a split whose rows have tags also has the same by tag, as ``tags``.
 
     Raises:
         RsftError: Whatever is wrong with settings, data, model or adapter.
@@ -56,11 +56,6 @@ def evaluate(
         "model": config.model.source,
         "adapter": str(adapter) if adapter else None,
         "splits": {name: found.as_record() for name, found in measured.items()},
-        "better": {
-            gauge.name: gauge.better
-            for found in measured.values()
-            for gauge in found.gauges
-        },
     }
 
 

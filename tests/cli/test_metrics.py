@@ -3,6 +3,7 @@ import json
 import pytest
 
 from mlx_rsft.cli.main import group
+from mlx_rsft.errors import ConfigError
 from mlx_rsft.evaluation import METRICS
 
 
@@ -45,4 +46,21 @@ def test_tags_are_shown_apart_only_when_asked(run, tmp_path, tiny_folder):
     split = record["splits"]["test"]
     assert set(split["metrics"]) == {"nll", "contains:case=ignore"}
     assert split["tags"]["new"]["rows"] == 3
-    assert record["better"] == {"nll": "lower", "contains:case=ignore": "higher"}
+
+
+def test_a_rater_sheet_is_written_beside_the_figures_and_read_back(
+    run, tmp_path, tiny_folder, tiny_data, tiny_adapter
+):
+    where = ("eval", "--model", tiny_folder, "--data", tiny_data, "--max-tokens", 4)
+    for flags in (["--against", "base"], ["--rater-sheet", "x"], ["--pairs", 3]):
+        with pytest.raises(ConfigError, match="needs a folder and another model"):
+            run(*where, *flags)
+    sheet = ("--rater-sheet", tmp_path / "blind", "--against", "base")
+    said = run(*where, "--adapter", tiny_adapter, *sheet, "--pairs", 3)
+    assert "3 pairs to judge" in said
+    assert "nll" in said
+    path = tmp_path / "blind" / "sheet.csv"
+    path.write_text(path.read_text("utf-8").replace(",\n", ",A\n"), "utf-8")
+    record = json.loads(run("ratings", path, "--json"))
+    assert record["rated"] == record["wins"] + record["losses"] == 3
+    assert "of 3 pairs rated by 1" in run("ratings", path)

@@ -20,8 +20,8 @@ def test_right_answers_do_not_always_stand_in_the_same_place():
     assert {places.count(n) >= 8 for n in range(4)} == {True}
 
 
-def test_only_metrics_that_make_sense_of_other_questions_are_kept():
-    names = "nll,entropy,drift_kl,choices,choices:of=a|b,numeric,avg_at_n"
+def test_metrics_that_fit_are_kept_and_the_choices_always_asked_for():
+    names = "nll,entropy,drift_kl,choices:of=a|b,numeric,avg_at_n"
     kept = general.fitting(evaluation.choose([names]))
     assert list(kept) == ["nll", "entropy", "drift_kl", "choices"]
 

@@ -95,3 +95,23 @@ def test_the_bare_model_answers_in_sensible_english(demo_gguf):
         *("--prompt", "What is the capital of France?"),
     )
     assert "Paris" in said
+
+
+def test_generated_answers_of_a_real_model_are_judged(tmp_path, demo_gguf):
+    rows = [
+        {"prompt": "What is the capital of France?", "completion": "Paris"},
+        {"prompt": "What is the capital of Spain?", "completion": "Atlantis"},
+    ]
+    data = tmp_path / "test.jsonl"
+    data.write_text("\n".join(map(json.dumps, rows)))
+    metrics = "contains,generated_exact_match,avg_at_n:by=contains,choices:of="
+    told = _ours(
+        *("eval", "--model", demo_gguf, "--data", data, "--max-tokens", 16, "--json"),
+        *("--samples", 2, "--temperature", 0.2),
+        *("--metrics", metrics + "Paris|Atlantis"),
+    )
+    found = json.loads(told)["splits"]["test"]["metrics"]
+    assert found["contains"]["value"] == 0.5
+    assert found["generated_exact_match"]["value"] == 0  # it answers in sentences
+    assert 0 < found["avg_at_n:by=contains"]["value"] <= 0.5
+    assert found["choices:of=Paris|Atlantis"]["n"] == 2
