@@ -18,6 +18,7 @@ COMMANDS: dict[str, str] = {
     "train": "Fine-tune a model on your rows.",
     "plan": "Say whether a run fits, and what to change.",
     "eval": "Score a model, with or without an adapter.",
+    "report": "Write the page of a comparison.",
     "generate": "Let a model answer one prompt.",
     "objectives": "List the objectives, or plot one.",
     "data": "Work with data files.",
