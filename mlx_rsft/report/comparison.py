@@ -14,6 +14,7 @@ from mlx_rsft.report.typed import Mistyped
 
 BASE = "base"
 """The arm that is the untrained model."""
+Outcome = Literal["better", "worse", "changed", "unclear"]
 CLASSES = ("content", "template", "end")
 
 
@@ -103,15 +104,20 @@ class Difference:
     seeds: int | None = None
     detectable: float | None = None
     test: str = ""
-    better: Literal["higher", "lower"] = "higher"
+    better: str = "higher"
 
-    def outcome(self, level: float) -> Literal["better", "worse", "unclear"]:
-        """Better or worse only where the interval and the corrected p both say so."""
+    def outcome(self, level: float) -> Outcome:
+        """What is shown: only where the interval and the corrected p both say so.
+
+        A metric of which neither more nor less is better can only have changed.
+        """
         if self.low is None or self.high is None or self.low <= 0 <= self.high:
             return "unclear"
         p = self.p_adjusted if self.p_adjusted is not None else self.p_value
         if p is not None and p > level:
             return "unclear"
+        if self.better not in ("higher", "lower"):
+            return "changed"
         return "better" if (self.low > 0) == (self.better == "higher") else "worse"
 
     @property
@@ -205,6 +211,8 @@ def from_record(record: object) -> Comparison:
     names = [arm.name for arm in found.arms]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise Mistyped(f"arms has {twice[:40]!r} twice")
+    if not 0 < found.level < 1:
+        raise Mistyped(f"level is {found.level:g}, expected to lie between 0 and 1")
     _check_bins(found.histograms)
     return found
 

@@ -15,9 +15,11 @@ from mlx_rsft.report.markup import Html, el, joined
 
 WIDTH = 320
 SERIES = 8
-"""Colours there are; after them they begin anew, with another dash and marker."""
+"""Colours and dashes there are; after them they begin anew, with other markers."""
 DASHES = ("", "7 3", "2 3", "9 3 2 3", "5 2", "12 4", "1 4", "6 3 1 3 1 3")
 MARKERS = ("circle", "square", "triangle", "diamond", "inverted", "cross", "plus")
+TINY = 1e-9
+"""A range that is narrower, beside its values or beside 1, counts as one value."""
 STYLE = """
 svg.plot { display: block; width: 100%; height: auto; }
 svg.plot text { font: 12px/1 var(--sans); fill: var(--ink); }
@@ -82,7 +84,9 @@ def scale(
 
 def ticks(low: float, high: float, most: int = 5) -> list[float]:
     """Round numbers from at or below ``low`` to at or above ``high``."""
-    width = (high - low) or abs(high) or 1.0
+    width = high - low
+    if width < TINY * max(abs(low), abs(high)) or width < TINY:
+        width = max(abs(high), 1.0)
     power = 10.0 ** math.floor(math.log10(width / most))
     step = next(s * power for s in (1, 2, 5, 10, 20) if width / (s * power) <= most)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
@@ -151,7 +155,7 @@ def series(number: int) -> str:
 
 def dash(number: int) -> str:
     """The dashes of a series' line; empty for a solid one."""
-    return DASHES[(number + number // SERIES) % len(DASHES)]
+    return DASHES[number % len(DASHES)]
 
 
 def marker(number: int, x: float, y: float, size: float = 4) -> Html:

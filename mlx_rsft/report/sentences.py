@@ -30,6 +30,10 @@ SENTENCES: dict[str, tuple[str, str]] = {
         "It is worse, by more than chance explains.",
         "偶然では説明しにくい悪化です。",
     ),
+    "says.changed": (
+        "It changed, by more than chance explains.",
+        "偶然では説明しにくい変化です。",
+    ),
     "says.unclear": (
         "That may be chance.",
         "偶然の範囲かもしれません。",

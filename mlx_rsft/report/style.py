@@ -81,6 +81,7 @@ b, td small { white-space: nowrap; }
 .about { color: var(--faint); max-width: 48rem; margin: 0 0 1rem; }
 .better, .right { color: var(--better); --c: var(--better); }
 .worse, .wrong { color: var(--worse); --c: var(--worse); }
+.changed { --c: var(--ink); }
 .unclear, .not_judged { color: var(--unclear); --c: var(--unclear); }
 .facts { display: flex; flex-wrap: wrap; gap: .5rem 2rem; }
 .facts dt, .tiles dt, .reason dt { color: var(--faint); font-size: .8125rem; }

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from mlx_rsft.report import drawing
+from mlx_rsft.report.comparison import Outcome
 from mlx_rsft.report.drawing import WIDTH, Caption, box, label, rule
 from mlx_rsft.report.markup import Html, el
 
@@ -14,6 +14,12 @@ Show = Callable[[float], str]
 """A number as its axis shows it."""
 LEFT, RIGHT, TOP = 42, 10, 10
 FOREST_ROW = 46
+SHAPES: dict[Outcome, str] = {
+    "better": "triangle",
+    "worse": "inverted",
+    "changed": "diamond",
+    "unclear": "circle",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +40,7 @@ class Interval:
     value: float | None
     low: float | None
     high: float | None
-    outcome: Literal["better", "worse", "unclear"]
+    outcome: Outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,10 +158,8 @@ def _interval(row: Interval, top: float, x: Callable[[float], float]) -> list[Ht
         a, b = x(row.low), x(row.high)
         drawn.append(rule("stroke", a, middle, b, middle))
         drawn += [rule("stroke", end, middle - 4, end, middle + 4) for end in (a, b)]
-    shape = {"better": "triangle", "worse": "inverted", "unclear": "circle"}[
-        row.outcome
-    ]
     kind = "hollow" if row.outcome == "unclear" else "mark"
+    shape = SHAPES[row.outcome]
     drawn.append(drawing.shape(shape, x(row.value), middle, 5.5, kind))
     return [*parts, el("g", *drawn, class_=row.outcome)]
 

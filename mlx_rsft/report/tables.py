@@ -10,7 +10,7 @@ from mlx_rsft.report.findings import Findings
 from mlx_rsft.report.markup import Html, el, joined, name, text
 from mlx_rsft.report.words import Words
 
-MARKS = {"better": "▲", "worse": "▼", "unclear": "○"}
+MARKS = {"better": "▲", "worse": "▼", "changed": "◆", "unclear": "○"}
 """Shapes, so that no reading hangs on colour."""
 
 

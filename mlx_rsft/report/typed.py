@@ -16,6 +16,10 @@ WORDS: dict[Any, str] = {
 }
 
 
+MOST = 1e100
+"""No quantity comes near it, and sums of what is below stay finite."""
+
+
 class Mistyped(ValueError):
     """A value that is missing, or not of the type expected; ``str`` says where."""
 
@@ -89,10 +93,12 @@ def _several(origin: Any, kind: Any, value: object, place: str) -> Any:
 
 
 def _plain(kind: Any, value: object, place: str) -> Any:
-    if kind is float and type(value) is int:
+    if kind is float and type(value) is int and abs(value) <= MOST:
         return float(value)
     if type(value) is not kind:
         raise _wrong(place, value, WORDS[kind])
+    if isinstance(value, int | float) and abs(value) > MOST:
+        raise Mistyped(f"{place} is too large a number")
     return value
 
 

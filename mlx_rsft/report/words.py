@@ -32,6 +32,7 @@ LABELS: dict[str, tuple[str, str]] = {
     "undecided": ("Undecided", "判断保留"),
     "better": ("better", "改善"),
     "worse": ("worse", "悪化"),
+    "changed": ("changed", "変化"),
     "unclear": ("no difference shown", "差は確認できず"),
     "none_right": ("none right", "正解なし"),
     "is_baseline": ("baseline", "基準"),
@@ -52,8 +53,6 @@ LABELS: dict[str, tuple[str, str]] = {
     "p_adjusted": ("p, Holm", "p 値（Holm 補正）"),
     "detectable": ("Smallest detectable", "検出できる最小の差"),
     "reading": ("Reading", "判定"),
-    "rows": ("Rows", "行数"),
-    "objective": ("Objective", "目的関数"),
     "time": ("Time", "時間"),
     "time_ratio": ("Time over baseline", "基準比の時間"),
     "energy": ("Energy", "電力量"),
@@ -71,7 +70,6 @@ LABELS: dict[str, tuple[str, str]] = {
     "seeds": ("Seeds", "乱数シード"),
     "steps": ("Steps per arm", "条件ごとのステップ数"),
     "created": ("Created", "作成"),
-    "version": ("Version", "バージョン"),
     "before": ("before", "学習前"),
     "after": ("after", "学習後"),
     "class.content": ("Content", "内容"),
@@ -91,15 +89,26 @@ LABELS: dict[str, tuple[str, str]] = {
     "metric.perplexity": ("perplexity", "パープレキシティ"),
     "metric.token_accuracy": ("token accuracy", "トークン正解率"),
     "metric.exact_match": ("exact match", "完全一致率"),
-    "metric.generated_exact_match": ("exact match, generated", "完全一致率（生成）"),
-    "metric.numeric_match": ("numeric match", "数値一致率"),
-    "metric.kl": ("drift from the base model (KL)", "元のモデルからのずれ (KL)"),
-    "metric.k3": ("drift from the base model (k3)", "元のモデルからのずれ (k3)"),
-    "metric.retention": ("retention", "既存能力の保持"),
-    "metric.length_ratio": ("length ratio", "長さの比"),
-    "metric.end_of_turn_rate": ("ends its turn", "正しく終わる割合"),
     "metric.entropy": ("entropy", "エントロピー"),
-    "metric.wrong_labels": ("wrong labels reproduced", "誤ラベルの再現率"),
+    "metric.generated_exact_match": ("exact match, generated", "完全一致率（生成）"),
+    "metric.contains": ("answer contained", "解答を含む割合"),
+    "metric.numeric": ("number right", "数値正解率"),
+    "metric.regex": ("pattern right", "パターン一致率"),
+    "metric.json": ("JSON fields right", "JSON 項目の正解率"),
+    "metric.format_valid": ("format valid", "書式が正しい割合"),
+    "metric.length_ratio": ("length ratio", "長さの比"),
+    "metric.end_of_turn": ("ends its turn", "正しく終わる割合"),
+    "metric.avg_at_n": ("right of n samples", "n 回中の正解率"),
+    "metric.pass_at_k": ("one right of k", "k 回中 1 回以上正解する率"),
+    "metric.distinct_answers": ("distinct answers", "異なる答えの割合"),
+    "metric.distinct_ngrams": ("distinct phrases", "異なる語句の割合"),
+    "metric.choices": ("right choice", "選択問題の正解率"),
+    "metric.drift_kl": ("drift from the base (KL)", "元のモデルからのずれ (KL)"),
+    "metric.drift_k3": ("drift from the base (k3)", "元のモデルからのずれ (k3)"),
+    "metric.drift_nll": ("NLL above the base", "元のモデルとの対数尤度差"),
+    "metric.kl": ("drift from the base (KL)", "元のモデルからのずれ (KL)"),
+    "metric.k3": ("drift from the base (k3)", "元のモデルからのずれ (k3)"),
+    "metric.retention": ("retention", "既存能力の保持"),
     # Units and amounts.
     "unit.nats/token": ("nats/token", "nat/トークン"),
     "unit.nats": ("nats", "nat"),
@@ -111,11 +120,10 @@ LABELS: dict[str, tuple[str, str]] = {
     "hours": ("{h} h {m} min", "{h} 時間 {m} 分"),
     "between_sentences": (" ", ""),
     "between_names": (", ", "、"),
-    "of_total": ("{some} of {all}", "{all} 件中 {some} 件"),
     "higher": ("higher is better", "高いほど良い"),
     "lower": ("lower is better", "低いほど良い"),
-    "yes": ("yes", "はい"),
-    "no": ("no", "いいえ"),
+    "near 1": ("best near 1", "1 に近いほど良い"),
+    "neither": ("no better or worse", "良し悪しなし"),
 }
 WORDS = LABELS | SENTENCES
 
@@ -145,8 +153,9 @@ class Words:
         return self(key) if key in WORDS else otherwise
 
     def metric(self, name: str) -> str:
-        """What a metric is called."""
-        return self.known(f"metric.{name}", name)
+        """What a metric is called, with its parameters if it has any."""
+        plain, colon, parameters = name.partition(":")
+        return self.known(f"metric.{plain}", plain) + colon + parameters
 
     def heading(self, name: str) -> str:
         """What a metric is called where a line begins."""

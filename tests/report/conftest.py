@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from html.parser import HTMLParser
 from typing import Any
 
 import pytest
@@ -133,7 +134,7 @@ def _effects() -> list[dict[str, Any]]:
         effects += [
             shared
             | {
-                "metric": "kl",
+                "metric": "drift_kl",
                 "set": "generic",
                 "value": drift,
                 "low": None if drift is None else drift * 0.9,
@@ -254,3 +255,40 @@ def record() -> dict[str, Any]:
 def bare_record() -> dict[str, Any]:
     """A record with every optional part missing."""
     return bare()
+
+
+class Reader(HTMLParser):
+    """A page as a browser without mercy reads it: every element is closed."""
+
+    void = ("meta", "wbr")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open, self.tags, self.attributes = [], [], []
+        self.addresses, self.policy = [], ""
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes.append((tag, dict(attrs)))
+        self.addresses += [v for k, v in attrs if k in ("src", "href")]
+        if ("http-equiv", "Content-Security-Policy") in attrs:
+            self.policy = dict(attrs)["content"]
+        if tag not in self.void:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+@pytest.fixture
+def read():
+    """Reads a page, or fails where an element is not closed."""
+
+    def reading(text: str) -> Reader:
+        reader = Reader()
+        reader.feed(text)
+        reader.close()
+        assert not reader.open
+        return reader
+
+    return reading
