@@ -39,6 +39,10 @@ def report(source: Path, out: Path | None, lang: str) -> dict[str, str]:
             where="--out",
             hint="Give it a name that ends in .html.",
         )
+    if page.is_dir():
+        raise ConfigError(
+            "The page cannot be written: a folder is here.", where=str(page)
+        )
     record = read(path)
     table = page.with_name(f"{page.stem}-figures.csv")
     figures = page.with_name(f"{page.stem}-figures.json")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
 from html.parser import HTMLParser
 from typing import Any
@@ -249,6 +250,18 @@ def bare() -> dict[str, Any]:
 def record() -> dict[str, Any]:
     """A rich record; a test may change it."""
     return copy.deepcopy(build())
+
+
+@pytest.fixture(scope="session")
+def long_names() -> dict[str, Any]:
+    """A rich record with names as long as people make them; not to be changed."""
+    text = json.dumps(build())
+    for old, new in (
+        ("staged", "power:alpha=0.5,floor=0.05,schedule=staged,until=0.3,anchor=kl"),
+        ("new_phrasings", "第三工場_夜勤_新しい言い回し_2026年度後期"),
+    ):
+        text = text.replace(f'"{old}"', json.dumps(new))
+    return json.loads(text)
 
 
 @pytest.fixture
