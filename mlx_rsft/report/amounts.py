@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mlx_rsft.report.comparison import Difference, Measured
+from mlx_rsft.report.comparison import Difference
 from mlx_rsft.report.words import Words
 
 UNKNOWN = "–"
@@ -69,19 +69,11 @@ def signed_interval(found: Difference, unit: str) -> str:
     return f"[{signed(found.low, unit)}, {signed(found.high, unit)}]"
 
 
-def measured(say: Words, found: Measured | None) -> str:
-    """A value with its unit and interval, in one line."""
-    if found is None or found.value is None:
-        return UNKNOWN
-    ends = interval(found.low, found.high, found.unit)
-    return f"{with_unit(say, found.value, found.unit)} {ends}".rstrip()
-
-
 def p_value(value: float | None) -> str:
     """A probability of error; very small ones as a bound."""
     if value is None:
         return UNKNOWN
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+    return "<\N{NO-BREAK SPACE}0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def seconds(say: Words, value: float | None) -> str:

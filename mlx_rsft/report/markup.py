@@ -58,7 +58,7 @@ def name(content: str) -> Html:
     written = text(content)
     for sign in BREAKS:
         written = Html(written.replace(sign, f"{sign}<wbr>"))
-    return Html(f'<span class="name" translate="no"><bdi>{written}</bdi></span>')
+    return Html(f'<bdi class="name" translate="no">{written}</bdi>')
 
 
 def written(content: str) -> Html:

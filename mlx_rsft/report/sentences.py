@@ -98,8 +98,9 @@ SENTENCES: dict[str, tuple[str, str]] = {
         "測定された大きさの差を判定するには、{split} に約 {rows} 行が必要です（現在 {now} 行）。",
     ),
     "next.nobody": (
-        "No objective mends {splits}. Rows of that kind in the training data may.",
-        "{splits} はどの目的関数でも改善しません。同種の行を学習データに加えると"
+        "No objective is shown to mend {splits}. Rows of that kind in the training data "
+        "may.",
+        "{splits} は、どの目的関数でも改善を確認できませんでした。同種の行を学習データに加えると"
         "改善する可能性があります。",
     ),
     "next.zero": (

@@ -74,8 +74,9 @@ dl, dd, figure { margin: 0; }
 .name { overflow-wrap: anywhere; } table .name { overflow-wrap: break-word; }
 p wbr, li wbr, dd wbr { display: none; }
 .whole { white-space: nowrap; }
-li .name, p .name { display: inline-block; max-width: 100%; line-height: 1.35;
-  padding: 0 .3rem; border-radius: .25rem; background: var(--trough); }
+li .name, p .name { padding: .05rem .3rem; border-radius: .25rem;
+  background: var(--trough); box-decoration-break: clone;
+  -webkit-box-decoration-break: clone; }
 .legend .name { background: none; padding: 0; }
 b, td small { white-space: nowrap; }
 .about { color: var(--faint); max-width: 48rem; margin: 0 0 1rem; }
@@ -173,8 +174,8 @@ PHONE = """
 PRINT = """
 @media print {
   @page { margin: 14mm; }
-  :root { color-scheme: light; VARIABLES }
-  body { max-width: none; padding: 0; font-size: 9.5pt; background: none; }
+  :root { color-scheme: light; font-size: 9.5pt; VARIABLES }
+  body { max-width: none; padding: 0; background: none; }
   nav { display: none; }
   section { margin-top: 1.5rem; }
   h2, h3, figcaption, .about { break-after: avoid; }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mlx_rsft.report import amounts, drawing
-from mlx_rsft.report.comparison import BASE, Arm, Difference, SideEffect
+from mlx_rsft.report.comparison import BASE, Arm, Difference, Measured, SideEffect
 from mlx_rsft.report.findings import Findings
 from mlx_rsft.report.markup import Html, el, joined, name, text
 from mlx_rsft.report.words import Words
@@ -94,7 +94,8 @@ def _score(say: Words, found: Findings, arm: Arm, split: str) -> Html:
         parts.append(el("span", length, class_="meter", aria_hidden="true"))
     difference = found.difference(arm.name, split)
     if score.value == 0 and not found.lower_is_better:
-        parts.append(el("small", f"✕ {say('none_right')}", class_="worse"))
+        kind = "unclear" if arm.name == BASE else "worse"
+        parts.append(el("small", f"✕ {say('none_right')}", class_=kind))
     elif difference and found.outcome(difference) != "unclear":
         parts.append(outcome(say, found.outcome(difference)))
     return joined(parts)
@@ -139,13 +140,21 @@ def all_metrics(say: Words, found: Findings) -> Html:
         [
             text(say.metric(metric)),
             name(split),
-            *(amounts.measured(say, arm.score(split, metric)) for arm in arms),
+            *(_measured(say, arm.score(split, metric)) for arm in arms),
         ]
         for metric in found.metrics
         for split in found.splits
         if any(arm.score(split, metric) for arm in arms)
     ]
     return table(say("all_metrics"), columns, rows)
+
+
+def _measured(say: Words, found: Measured | SideEffect | None) -> Html:
+    if found is None or found.value is None:
+        return text(amounts.UNKNOWN)
+    shown = amounts.with_unit(say, found.value, found.unit)
+    ends = amounts.interval(found.low, found.high, found.unit)
+    return joined([shown, " ", el("small", ends)])
 
 
 def side_effects(say: Words, found: Findings) -> Html:
@@ -161,7 +170,7 @@ def side_effects(say: Words, found: Findings) -> Html:
         [
             arm_name(say, found, arm),
             *(_gain(say, found, arm, split) for split in found.splits),
-            *(_effect(say, measured.get((arm, *kind))) for kind in kinds),
+            *(_measured(say, measured.get((arm, *kind))) for kind in kinds),
         ]
         for arm in arms
     ]
@@ -183,14 +192,6 @@ def _gain(say: Words, found: Findings, arm: str, split: str) -> Html:
         return text(amounts.UNKNOWN)
     shown = el("b", amounts.in_points(say, item.difference, found.unit))
     return joined([shown, outcome(say, found.outcome(item))])
-
-
-def _effect(say: Words, effect: SideEffect | None) -> Html:
-    if effect is None or effect.value is None:
-        return text(amounts.UNKNOWN)
-    shown = amounts.with_unit(say, effect.value, effect.unit)
-    ends = amounts.interval(effect.low, effect.high, effect.unit)
-    return joined([shown, el("small", ends)])
 
 
 def costs(say: Words, found: Findings) -> Html:

@@ -160,4 +160,5 @@ class Words:
     def heading(self, name: str) -> str:
         """What a metric is called where a line begins."""
         called = self.metric(name)
-        return called[:1].upper() + called[1:] if called != name else name
+        own = f"metric.{name.partition(':')[0]}" not in WORDS
+        return name if own else called[:1].upper() + called[1:]

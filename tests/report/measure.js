@@ -126,6 +126,8 @@ function measured(frame) {
     texts: elements.length,
     wide: wide(view, doc),
     scrolling: scrolling(doc),
+    folded: [...doc.querySelectorAll("details table")].filter((t) => !t.checkVisibility({
+      contentVisibilityAuto: true })).map((t) => t.caption.textContent),
     faint: faint(view, elements),
     crowded: crowded(doc),
     glyphless: glyphless(view, elements),

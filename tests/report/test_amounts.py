@@ -56,6 +56,6 @@ def test_amounts_have_the_units_they_are_known_in():
     assert amounts.memory(3 << 29) == "1.50 GiB"
     assert amounts.memory(5 << 20) == "5 MiB"
     assert amounts.energy(7200.0) == "2.00 Wh"
-    assert amounts.p_value(0.0004) == "< 0.001"
+    assert amounts.p_value(0.0004) == "<\N{NO-BREAK SPACE}0.001"
     assert amounts.count(138240) == "138,240"
     assert amounts.times(3.06, 3.0) == "1.02×"

@@ -63,6 +63,8 @@ def measured(example, tmp_path_factory):
         lang, width, scheme = name.split("-")
         text = comparison_page(example, lang)
         frames.append(_frame(name, text, int(width), scheme))
+    paper = comparison_page(example, "en").replace("@media print", "@media all")
+    frames.append(_frame("paper", paper, 794, "dark"))
     script = Path(__file__).with_name("measure.js").read_text("utf-8")
     wrapper = folder / "wrapper.html"
     wrapper.write_text(
@@ -98,7 +100,17 @@ def test_a_page_fits_its_screen_and_can_be_read(measured, name):
     assert found["glyphless"] == []
 
 
-def test_a_printed_page_is_light_and_complete(example, tmp_path):
+def test_paper_is_light_though_the_screen_is_dark_and_nothing_is_folded(measured):
+    found, screen = measured["paper"], measured["en-768-dark"]
+    assert found["dark"]
+    assert found["faint"] == []
+    assert found["wide"] == []
+    assert found["scrolling"] == []
+    assert found["folded"] == []
+    assert screen["folded"] != []
+
+
+def test_a_page_prints(example, tmp_path):
     path = tmp_path / "report.html"
     path.write_text(comparison_page(example, "ja"), encoding="utf-8")
     pdf = tmp_path / "report.pdf"

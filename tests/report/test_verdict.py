@@ -49,7 +49,7 @@ def test_a_split_that_nobody_mends_is_named(record):
     said = _said(failures, record)
     assert "On new_phrasings, no arm is shown to be better than sft." in said
     assert "On new_parts_and_stations, no arm" not in said
-    assert "No objective mends new_phrasings" in _said(next_steps, record)
+    assert "No objective is shown to mend new_phrasings" in _said(next_steps, record)
 
 
 def test_harm_is_named_with_its_size(record):
