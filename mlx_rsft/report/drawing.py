@@ -101,13 +101,12 @@ def width_of(text: str, size: float = 12) -> float:
 
 def fitted(text: str, width: float, size: float = 12) -> str:
     """The text, with its middle left out where it is wider."""
-    if width_of(text, size) <= width:
-        return text
-    keep = len(text) - 1
-    while keep > 2 and width_of(text[:keep], size) > width - size:
+    shown, keep = text, len(text)
+    while keep and width_of(shown, size) > width:
         keep -= 1
-    head = keep * 2 // 3
-    return f"{text[:head]}…{text[len(text) - (keep - head) :]}"
+        head = (keep * 2 + 1) // 3
+        shown = f"{text[:head]}…{text[len(text) - (keep - head) :]}"
+    return shown
 
 
 def label(

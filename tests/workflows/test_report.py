@@ -44,8 +44,8 @@ def test_a_page_goes_where_it_is_wanted_in_the_language_wanted(folder):
         (None, "There is no comparison to read here"),
         ("", "This is not JSON"),
         ('{"a": NaN}', "This is not JSON: NaN is no JSON number"),
-        ("[]", "expected an object"),
-        ("{}", "arms is missing"),
+        ("[]", "not the record of a comparison: the whole is a list"),
+        ("{}", "not the record of a comparison: arms is missing"),
         (b"\xff\xfe", "This is not JSON"),
     ],
 )
