@@ -41,7 +41,7 @@ class Scores:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What an arm took, over all its seeds."""
+    """What one run of an arm took, in the mean over its seeds; the highest peak."""
 
     seconds: float | None = None
     joules: float | None = None
@@ -55,7 +55,7 @@ class Training:
 
     mean_p: float | None = None
     ess: float | None = None
-    weight_by_class: Mapping[str, float | None] = field(default_factory=dict)
+    weight_by_class: Mapping[str, float | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class Arm:
 
     name: str
     splits: Mapping[str, Scores]
-    objective: str = ""
+    objective: str | None = None
     seeds: Sequence[int] = ()
     learning_rate: float | None = None
     cost: Cost | None = None
@@ -190,6 +190,7 @@ class Comparison:
     steps: int | None = None
     level: float = 0.05
     baseline: str = ""
+    recommended: str | None = None
     splits: Mapping[str, Split] = field(default_factory=dict)
     curves: Sequence[CurvePoint] = ()
     histograms: Histograms | None = None

@@ -17,8 +17,8 @@ class Findings:
     """The readings of one comparison.
 
     Attributes:
-        metric: The one that decides: what ``method`` names as ``metric``, or else that
-            of the first difference.
+        metric: The one that decides, by ``method``; or else that of the first
+            difference.
         splits: In order, those like the training rows first.
         trained: The arms without the untrained model, the baseline first.
     """
@@ -110,11 +110,14 @@ class Findings:
     def best(self) -> Difference | None:
         """The largest gain on shifted splits, or on any if there is none shifted.
 
-        A gain that is shown goes before one that may be chance.
+        Of the recommended arm, if there is one. A gain that is shown goes before one
+        that may be chance.
         """
-        shifted = [d for d in self._decisive if self.is_shifted(d.split)]
+        named = self.record.recommended
+        mine = [d for d in self._decisive if d.arm == named] or self._decisive
+        shifted = [d for d in mine if self.is_shifted(d.split)]
         return max(
-            (d for d in shifted or self._decisive if d.gain is not None),
+            (d for d in shifted or mine if d.gain is not None),
             key=lambda d: (self.outcome(d) == "better", d.gain or 0.0),
             default=None,
         )
@@ -172,7 +175,7 @@ class Findings:
 
 
 def _metric(record: Comparison) -> str:
-    named = record.method.get("metric")
+    named = record.method.get("decides")
     if isinstance(named, str) and named:
         return named
     if record.differences:

@@ -106,9 +106,8 @@ def _histograms(record: Comparison) -> Iterator[Row]:
 
 def _weights(record: Comparison) -> Iterator[Row]:
     for arm in record.arms:
-        for kind, value in (
-            arm.training.weight_by_class if arm.training else {}
-        ).items():
+        known = arm.training.weight_by_class if arm.training else None
+        for kind, value in (known or {}).items():
             yield {"figure": "weight", "arm": arm.name, "part": kind, "value": value}
 
 

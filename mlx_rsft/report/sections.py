@@ -38,7 +38,7 @@ def comparison_page(record: Comparison, lang: str = "en") -> str:
         "weights": _weights(say, found),
         "examples": _examples(say, found),
         "cost": _cost(say, found),
-        "method": _method(say, found),
+        "method": _method(say, found, level),
         "limits": _limits(say, record),
     }
     shown = {key: body for key, body in bodies.items() if body}
@@ -189,8 +189,8 @@ def _cost(say: Words, found: Findings) -> Html:
     return joined([_about(say, "cost"), tables.costs(say, found)])
 
 
-def _method(say: Words, found: Findings) -> Html:
-    parts = [el("p", say("method.same")), el("p", say("method.paired"))]
+def _method(say: Words, found: Findings, level: str) -> Html:
+    parts = [el("p", say("method.same")), el("p", say("method.paired", level=level))]
     if found.record.method:
         facts = (
             el("div", el("dt", name(key)), el("dd", name(_plain(value))))

@@ -147,7 +147,10 @@ SENTENCES: dict[str, tuple[str, str]] = {
         "条件によって答えが異なる行から、シードに従って無作為に選びました。都合の良い例を"
         "選んだものではありません。",
     ),
-    "about.cost": ("Over all seeds of an arm.", "条件ごとの全シードの合計です。"),
+    "about.cost": (
+        "One run, in the mean over the seeds of an arm; memory is the highest.",
+        "1 回の学習あたりのシード平均です。メモリは最大値です。",
+    ),
     "more_examples": (
         "{n} more are in the record.",
         "ほかに {n} 件が記録にあります。",
@@ -160,11 +163,11 @@ SENTENCES: dict[str, tuple[str, str]] = {
         "すべての条件は、同じ重みから始め、同じ行を同じ順序で、同じステップ数だけ学習します。",
     ),
     "method.paired": (
-        "Differences are paired: the same test rows in every arm. Intervals come from a "
-        "bootstrap over seeds and rows, p-values from the test named beside them, "
-        "corrected by Holm's method over the arms.",
-        "差は同じテスト行どうしの対応のある比較です。区間はシードと行のブートストラップ、"
-        "p 値は表に併記した検定により、条件の間で Holm 法により補正しています。",
+        "Differences are paired: the same test rows in every arm. Intervals are {level} % "
+        "intervals; p-values are corrected by Holm's method for the number of "
+        "comparisons. Better or worse is said only where both agree.",
+        "差は同じテスト行どうしの対応のある比較です。区間は {level} % 区間、p 値は比較の数に"
+        "応じて Holm 法で補正しています。両方が一致した場合だけ改善・悪化と判定します。",
     ),
     "method.recorded": ("Settings on record", "記録された設定"),
     "limits.one": (

@@ -209,7 +209,9 @@ def _cost(say: Words, found: Findings, arm: Arm, reference: float | None) -> lis
     spent = cost.seconds if cost else None
     rate = arm.learning_rate
     return [
-        joined([arm_name(say, found, arm.name), el("small", name(arm.objective))]),
+        joined(
+            [arm_name(say, found, arm.name), el("small", name(arm.objective or ""))]
+        ),
         amounts.seconds(say, spent),
         amounts.times(spent, reference),
         amounts.energy(cost.joules if cost else None),

@@ -64,7 +64,8 @@ def _arm(place: int, name: str) -> dict[str, Any]:
     }
     arm = {"name": name, "objective": objective, "splits": splits, "diverged": False}
     if name == "base":
-        return arm | {"seeds": [], "learning_rate": None}
+        unknown = dict.fromkeys(("objective", "learning_rate", "cost", "training"))
+        return arm | {"seeds": []} | unknown
     weight = {"sft": (1.0, 1.0, 1.0), "dft": (0.01, 0.0004, 0.002)}.get(
         name, (0.71, 0.93, 0.98)
     )

@@ -38,6 +38,12 @@ def test_a_gain_that_is_shown_goes_before_a_larger_one_that_may_be_chance(record
     assert Findings(from_record(record)).best == shown
 
 
+def test_the_recommended_arm_goes_before_all_others(record):
+    record["recommended"] = "staged"
+    best = Findings(from_record(record)).best
+    assert (best.arm, best.split) == ("staged", "new_parts_and_stations")
+
+
 def test_failures_are_found(found):
     assert [(a.name, len(s)) for a, s in found.zeros] == [("dft", 3)]
     assert found.without_gain == ["test", "new_phrasings"]
@@ -46,7 +52,7 @@ def test_failures_are_found(found):
 
 
 def test_nothing_is_zero_where_less_is_better(record):
-    record["method"]["metric"] = "nll"
+    record["method"]["decides"] = "nll"
     found = Findings(from_record(record))
     assert found.metric == "nll"
     assert found.lower_is_better
