@@ -138,7 +138,10 @@ def _side_effects(say: Words, found: Findings) -> Html:
     if not found.record.side_effects and not found.record.differences:
         return Html()
     about = _about(say, "side_effects", baseline=name(found.baseline))
-    return joined([about, tables.side_effects(say, found)])
+    parts = [about, tables.side_effects(say, found)]
+    if not found.record.side_effects:
+        parts.append(_about(say, "unmeasured"))
+    return joined(parts)
 
 
 def _examples(say: Words, found: Findings) -> Html:

@@ -104,9 +104,10 @@ SENTENCES: dict[str, tuple[str, str]] = {
         "改善する可能性があります。",
     ),
     "next.zero": (
-        "Do not use {arm} as it is: give it a floor, or start with plain SFT.",
-        "{arm} をこのまま使わないでください。下限（floor）を付けるか、通常の SFT から"
-        "始めます。",
+        "Do not use {arm} as it is. A floor, a first stage of plain SFT or more steps may "
+        "mend it.",
+        "{arm} をこのまま使わないでください。下限（floor）、通常の SFT での開始、ステップ数の"
+        "追加で改善する可能性があります。",
     ),
     # What stands above the figures.
     "about.results": (
@@ -140,6 +141,10 @@ SENTENCES: dict[str, tuple[str, str]] = {
     "about.side_effects": (
         "What each arm gained over {baseline}, and what else changed with it.",
         "各条件の {baseline} に対する効果と、それに伴って変わったものです。",
+    ),
+    "about.unmeasured": (
+        "No side effects were measured.",
+        "副作用は測定されていません。",
     ),
     "about.examples": (
         "Drawn at random by the seed among the rows on which the arms differ; not "

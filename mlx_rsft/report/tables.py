@@ -207,11 +207,11 @@ def costs(say: Words, found: Findings) -> Html:
 def _cost(say: Words, found: Findings, arm: Arm, reference: float | None) -> list[str]:
     cost, training = arm.cost, arm.training
     spent = cost.seconds if cost else None
+    objective = arm.objective or arm.name
+    told = [el("small", name(objective))] if objective != arm.name else []
     rate = arm.learning_rate
     return [
-        joined(
-            [arm_name(say, found, arm.name), el("small", name(arm.objective or ""))]
-        ),
+        joined([arm_name(say, found, arm.name), *told]),
         amounts.seconds(say, spent),
         amounts.times(spent, reference),
         amounts.energy(cost.joules if cost else None),

@@ -156,6 +156,7 @@ def next_steps(say: Words, found: Findings) -> Html:
     if still := [s for s in found.without_gain if found.is_shifted(s)]:
         named = joined(map(name, still), say("between_names"))
         lines.append(say.html("next.nobody", splits=named))
-    for zero, _ in found.zeros:
-        lines.append(say.html("next.zero", arm=name(zero.name)))
+    for zero, splits in found.zeros:
+        if zero.name != found.baseline and len(splits) == len(found.splits):
+            lines.append(say.html("next.zero", arm=name(zero.name)))
     return el("ol", *(el("li", line) for line in lines))

@@ -76,7 +76,7 @@ LABELS: dict[str, tuple[str, str]] = {
     "class.template": ("Template and format", "書式"),
     "class.end": ("End of turn", "終端"),
     # Tiles.
-    "tile_best": ("Largest difference, {split}", "最大の差（{split}）"),
+    "tile_best": ("Best arm, {split}", "最良の条件（{split}）"),
     "tile_in": ("Same arm, {split}", "同じ条件（{split}）"),
     "tile_time": ("Its time over the baseline", "基準に対する時間"),
     # Axes.

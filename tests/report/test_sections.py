@@ -140,6 +140,13 @@ def test_side_effects_stand_beside_the_gains_of_the_same_arm(record):
     assert "82.0" in row
 
 
+def test_side_effects_that_nobody_measured_are_said_to_be_so(record):
+    said = "No side effects were measured."
+    assert said not in _page(record)
+    record["side_effects"] = []
+    assert said in _section(_page(record), "side_effects")
+
+
 def test_examples_are_shown_as_written_and_judged_in_words(record):
     part = _section(_page(record), "examples")
     assert '<pre dir="auto" lang="ja">' in part

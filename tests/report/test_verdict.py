@@ -52,6 +52,12 @@ def test_a_split_that_nobody_mends_is_named(record):
     assert "No objective is shown to mend new_phrasings" in _said(next_steps, record)
 
 
+def test_only_an_arm_that_learns_nothing_is_advised_against(record):
+    assert "Do not use dft as it is." in _said(next_steps, record)
+    record["baseline"] = "dft"
+    assert "Do not use" not in _said(next_steps, record)
+
+
 def test_harm_is_named_with_its_size(record):
     for item in record["differences"]:
         if item["arm"] == "staged" and item["split"] == "test":
