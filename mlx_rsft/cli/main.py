@@ -19,6 +19,7 @@ COMMANDS: dict[str, str] = {
     "plan": "Say whether a run fits, and what to change.",
     "compare": "Hold objectives against each other, from the same seeds.",
     "eval": "Score a model, with or without an adapter.",
+    "report": "Write the page of a comparison.",
     "metrics": "List what eval can measure.",
     "ratings": "Read blind sheets that people have filled in.",
     "generate": "Let a model answer one prompt.",

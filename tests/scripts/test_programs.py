@@ -9,7 +9,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 SHELL_FILES = ["scripts/environment.sh", "scripts/quickstart", "scripts/test"]
-SHELL_FILES += ["scripts/check", "scripts/bench", "scripts/roofline", ".ci/run"]
+SHELL_FILES += ["scripts/check", "scripts/bench", "scripts/roofline"]
+SHELL_FILES += [".ci/run", ".ci/browser"]
 
 
 @pytest.mark.parametrize("file", SHELL_FILES)
@@ -32,6 +33,27 @@ def test_ci_runs_the_tests_and_the_check_though_the_tests_fail(clone):
     done = clone.done()
     assert clone.tests in done
     assert done[-4:] == ["ruff", "ruff", "pyright", "lint-imports"]
+
+
+def test_ci_goes_on_without_a_browser_and_says_so(clone):
+    said = clone.run(".ci/run").stderr
+    assert "install by hand: chromium fontconfig fonts-noto-cjk" in said
+    assert (
+        "Without these, tests of the report in a browser are skipped or fail." in said
+    )
+
+
+def test_ci_installs_a_browser_and_letters_where_they_are_missing(clone):
+    log = f'#!/bin/sh\necho "apt-get $1 $2" >>"{clone.log}"\n'
+    clone.program("apt-get", log)
+    clone.program("id", "#!/bin/sh\necho 0\n")
+    clone.program("env", '#!/bin/sh\nshift\nexec "$@"\n')
+    assert clone.run(".ci/browser").returncode == 0
+    assert clone.done() == ["apt-get update ", "apt-get install -y"]
+    clone.program("chromium", "#!/bin/sh\n")
+    clone.program("fc-list", "#!/bin/sh\necho a font\n")
+    assert clone.run(".ci/browser").returncode == 0
+    assert clone.done() == []
 
 
 def test_the_check_runs_every_tool_and_names_those_that_failed(clone):
