@@ -29,7 +29,7 @@ from mlx_rsft.training.loop import Outcome
 from mlx_rsft.workflows import assemble, caching
 from mlx_rsft.workflows.assemble import Splits
 from mlx_rsft.workflows.caching import Passes
-from mlx_rsft.workflows.probe import Probe, probe
+from mlx_rsft.workflows.choosing import Chosen, choose_objective
 from mlx_rsft.workflows.reporter import Reporter
 
 
@@ -44,7 +44,7 @@ class Job:
     split: SplitModel
     adapter_config: Mapping[str, Any]
     trunk: Trunk | None = None
-    probe: Probe | None = None
+    probe: Chosen | None = None
 
     @property
     def num_steps(self) -> int:
@@ -86,7 +86,7 @@ def prepare(resolved: Resolved, run_dir: Path, reporter: Reporter) -> Job:
     splits = assemble.splits(paths, config, loaded, reporter)
     rows = splits.rows[TRAIN]
     split = SplitModel(loaded.model)
-    found = probe(split, rows, config.seed, reporter) if auto else None
+    found = choose_objective(split, rows, config.seed, reporter) if auto else None
     if found:
         table = {"name": found.choice.objective}
         named, objective = assemble.with_objective(resolved, table)
