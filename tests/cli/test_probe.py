@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+FIX = (sys.executable, "-m", "mlx_rsft", "data", "fix")
+
 
 def _probe(*arguments):
     return subprocess.run(
@@ -85,3 +87,32 @@ def test_what_cannot_be_done_is_said_with_exit_code_2(
     assert ran.returncode == 2
     assert said in ran.stderr
     assert "Traceback" not in ran.stderr
+
+
+def test_what_is_corrected_in_the_table_goes_back_into_the_data(tiny_folder, tmp_path):
+    letters = "bcdfghjk"  # none that the template has in every prompt
+    rows = [
+        {"prompt": letters[n % 8] * 3, "completion": letters[n % 8].upper()}
+        for n in range(80)
+    ]
+    rows[5]["completion"] = "B"
+    file, table, out = (
+        tmp_path / name for name in ("train.jsonl", "s.csv", "new.jsonl")
+    )
+    file.write_text("\n".join(map(json.dumps, rows)))
+    ran = _probe("--model", tiny_folder, "--data", file, "--suspects", table)
+    assert "\n1 of 80 rows look mislabelled" in ran.stdout, ran.stderr
+    text = table.read_text(encoding="utf-8-sig")
+    with table.open(encoding="utf-8-sig", newline="") as opened:
+        (suspect,) = csv.DictReader(opened)
+    assert (suspect["where"], suspect["neighbours_say"]) == (f"{file}:6", "H")
+    table.write_text(text.replace("B,,H", "B,H,H"), encoding="utf-8-sig")
+    fixed = subprocess.run(
+        [*FIX, file, "--out", out, "--suspects", table, "--json"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert json.loads(fixed.stdout)["corrected"] == 1, fixed.stderr
+    rows[5]["completion"] = "H"
+    assert list(map(json.loads, out.read_text().splitlines())) == rows

@@ -20,7 +20,13 @@ def _resolved(model, data, **more):
 def many_rows(tmp_path_factory):
     folder = tmp_path_factory.mktemp("many")
     lines = [
-        json.dumps({"prompt": f"case {n % 7}", "completion": f"kind: {n % 7}"})
+        json.dumps(
+            {
+                "prompt": f"case {n % 7}",
+                "completion": f"kind: {n % 7}",
+                "tags": ["rare"] if n % 9 == 0 else [],
+            }
+        )
         for n in range(90)
     ]
     (folder / "train.jsonl").write_text("\n".join(lines))
@@ -38,7 +44,8 @@ def test_the_recommendation_is_what_train_would_choose(
         assert found.chosen.overall.mean_p == pytest.approx(
             job.probe.overall.mean_p, rel=1e-5
         )
-        assert len(found.looked.rows) == max(64, min(rows, 90))
+        assert found.chosen.by_tag.keys() == {"rare"}
+        assert 64 < len(found.looked.rows) <= max(64 + 10, rows)
 
 
 def test_the_record_adds_up(tiny_folder, many_rows):
