@@ -103,9 +103,9 @@ def _show(record: Mapping[str, Any], *, seed: int) -> None:
     for line in _heard(record, seed):
         console.emit(line)
     console.emit("")
-    _show_bins(record)
-    console.emit("")
     _show_objectives(record)
+    console.emit("")
+    _show_bins(record)
     console.emit("")
     _show_suspects(record)
     console.emit("")
@@ -150,7 +150,7 @@ def _show_bins(record: Mapping[str, Any]) -> None:
     shares = [_halved(entry["gradient"]) for entry in record["objectives"]]
     names = [entry["objective"] for entry in record["objectives"]]
     keys = [chr(ord("A") + place) for place in range(len(names))]
-    console.emit("Tokens by p, and where the gradient of each objective comes from:")
+    console.emit("Tokens by p, and where the gradient of A, B, ... comes from:")
     console.emit(
         f"p        {'':{console.BAR_WIDTH}} tokens {''.join(map(_cell, keys))}"
     )

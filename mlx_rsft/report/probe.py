@@ -17,6 +17,7 @@ STYLE = """
 table { border-collapse: collapse; } td, th { padding: .15rem .7rem; text-align: right;
   border-bottom: 1px solid var(--line); } td:first-child, th:first-child {
   text-align: left; } div.scroll { overflow-x: auto; }
+td:first-child { overflow-wrap: anywhere; } td.edges { white-space: nowrap; }
 td.bar { min-width: 9rem; } td.bar div { background: var(--faint); height: .8rem; }
 pre { white-space: pre-wrap; overflow-wrap: anywhere; line-height: 2.1;
   border: 1px solid var(--line); border-radius: .4rem; padding: 1rem; }
@@ -61,7 +62,7 @@ def probe_page(
         shown: The rows whose tokens are on it.
         objective: The one whose weights they have.
     """
-    body = [*_advice(record), *_bins(record), *_objectives(record)]
+    body = [*_advice(record), *_objectives(record), *_bins(record)]
     return page(
         "Before training",
         "\n".join([*body, *_suspects(record), *_rows(shown, objective)]),
@@ -73,7 +74,7 @@ def _advice(record: Mapping[str, Any]) -> Iterator[str]:
     advice = record["recommendation"]
     yield f"<p>Recommended: <b>{escape(advice['objective'])}</b>.</p>"
     for reason in (advice["reason"], *advice["remarks"]):
-        yield f"<p>{escape(reason)}</p>"
+        yield f"<p>{escape(reason[:1].upper() + reason[1:])}</p>"
     yield (
         f'<p class="faint">{escape(record["model"])} read {record["rows"]} of '
         f"{record['rows_there_are']} training rows, {record['tokens']} trained tokens: "
@@ -98,15 +99,14 @@ def _bins(record: Mapping[str, Any]) -> Iterator[str]:
     yield "<h2>Tokens by probability, and where the gradient comes from</h2>"
     counts = record["histogram"]["all"]
     most, total = max(*counts, 1), max(sum(counts), 1)
-    names = [entry["objective"] for entry in record["objectives"]]
-    heads = "".join(f"<th>{escape(name)}</th>" for name in names)
+    heads = "".join(f"<th>{letter(n)}</th>" for n in range(len(record["objectives"])))
     lines = [f"<tr><th>p</th><th></th><th>tokens</th>{heads}</tr>"]
     for place, count in enumerate(counts):
         shares = "".join(
             f"<td>{entry['gradient'][place]:.1%}</td>" for entry in record["objectives"]
         )
         lines.append(
-            f"<tr><td>{place / len(counts):.2f} to {(place + 1) / len(counts):.2f}</td>"
+            f'<tr><td class="edges">{place / len(counts):.2f} to {(place + 1) / len(counts):.2f}</td>'
             f'<td class="bar"><div style="width:{count / most:.1%}"></div></td>'
             f"<td>{count / total:.1%}</td>{shares}</tr>"
         )
@@ -123,18 +123,23 @@ def _objectives(record: Mapping[str, Any]) -> Iterator[str]:
     )
     rows = [
         [
-            entry["objective"],
+            f"{letter(place)}  {entry['objective']}",
             f"{entry['trained']:.0%}",
             f"{entry['ess']:.0%}",
             *(f"{share:.0%}" for share in entry["gradient_by_class"].values()),
             slowdown(entry),
         ]
-        for entry in record["objectives"]
+        for place, entry in enumerate(record["objectives"])
     ]
     shares = [
         f"gradient on {name}" for name in record["objectives"][0]["gradient_by_class"]
     ]
     yield _table(["objective", "trained", "effective", *shares, "form"], rows)
+
+
+def letter(place: int) -> str:
+    """The letter that stands for an objective in narrow columns."""
+    return chr(ord("A") + place)
 
 
 def slowdown(entry: Mapping[str, Any]) -> str:
