@@ -13,6 +13,8 @@ from mlx_rsft.records import finite
 from mlx_rsft.report.tokens import visible
 from mlx_rsft.workflows.reporter import Advance
 
+BAR_WIDTH = 24
+BLOCKS = " ▏▎▍▌▋▊▉█"
 PIPED_WIDTH = 240
 """Columns of a table that no terminal bounds, so that nothing of it is cut."""
 
@@ -48,6 +50,13 @@ def table(
     if not console.is_terminal:
         console.width = PIPED_WIDTH
     console.print(drawn)
+
+
+def bar(share: float) -> str:
+    """A bar of this share of ``BAR_WIDTH`` columns, to an eighth of one."""
+    eighths = round(max(0.0, share) * BAR_WIDTH * 8)
+    full, rest = divmod(eighths, 8)
+    return ("█" * full + BLOCKS[rest] * (rest > 0)).ljust(BAR_WIDTH)
 
 
 def tokens(found: Sequence[Mapping[str, Any]], *, ids: bool) -> None:

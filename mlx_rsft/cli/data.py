@@ -194,6 +194,55 @@ def split(
 
 
 @command.command(
+    "fix",
+    epilog="Example: mlx-rsft data fix data/train.jsonl --suspects suspects.csv --out "
+    "fixed/train.jsonl",
+)
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option(
+    "--suspects",
+    type=click.Path(path_type=Path),
+    required=True,
+    metavar="FILE.csv",
+    help="What probe --suspects wrote, with the column corrected filled in.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    required=True,
+    metavar="FILE.jsonl",
+    help="New file.",
+)
+@options.setting_flags("data.map", "data.encoding")
+@options.as_json
+def fix(
+    config_file: Path | None,
+    assignments: tuple[str, ...],
+    file: Path,
+    suspects: Path,
+    out: Path,
+    *,
+    as_json: bool,
+) -> None:
+    """Write a data file anew with answers corrected.
+
+    Takes the answers from the column corrected; where that is empty the row stays as it
+    is, where it is the word drop the row is left out.
+    """
+    from mlx_rsft.workflows.fix import fix as run
+
+    settings = options.resolved(config_file, assignments)
+    done = run(settings, file.expanduser(), suspects.expanduser(), out.expanduser())
+    if as_json:
+        console.emit_json(done)
+        return
+    console.emit(
+        f"{done['rows']} rows in {out}: {done['corrected']} corrected, "
+        f"{done['dropped']} left out"
+    )
+
+
+@command.command(
     "demo", epilog="Example: mlx-rsft data demo runs/demo/data --wrong-labels 0.3"
 )
 @click.argument("folder", type=click.Path(path_type=Path))

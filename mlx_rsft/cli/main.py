@@ -16,6 +16,7 @@ from mlx_rsft.errors import Interrupted, RsftError, nearest
 
 COMMANDS: dict[str, str] = {
     "train": "Fine-tune a model on your rows.",
+    "probe": "Look at your rows before training: what to use, what is wrong.",
     "plan": "Say whether a run fits, and what to change.",
     "compare": "Hold objectives against each other, from the same seeds.",
     "eval": "Score a model, with or without an adapter.",

@@ -8,9 +8,6 @@ import click
 
 from mlx_rsft.cli import console, options
 
-BAR_WIDTH = 24
-BLOCKS = " ▏▎▍▌▋▊▉█"
-
 
 @click.group("objectives", invoke_without_command=True)
 @options.as_json
@@ -62,14 +59,8 @@ def show(objective: str, *, as_json: bool) -> None:
     console.emit(f"{built}: weight {entry.formula}; {entry.about} ({entry.source})")
     most = max([1e-9, *(abs(point.weight) for point in points)])
     hardest = max([1e-9, *(abs(point.push) for point in points)])
-    console.emit(f"   p  {'weight':{BAR_WIDTH + 7}}  push on the logit")
+    console.emit(f"   p  {'weight':{console.BAR_WIDTH + 7}}  push on the logit")
     for point in points:
-        weight = f"{_bar(point.weight / most)} {point.weight:6.3f}"
-        push = f"{_bar(point.push / hardest)} {point.push:6.3f}"
+        weight = f"{console.bar(point.weight / most)} {point.weight:6.3f}"
+        push = f"{console.bar(point.push / hardest)} {point.push:6.3f}"
         console.emit(f"{point.p:4.2f}  {weight}  {push}")
-
-
-def _bar(share: float) -> str:
-    eighths = round(max(0.0, share) * BAR_WIDTH * 8)
-    full, rest = divmod(eighths, 8)
-    return ("█" * full + BLOCKS[rest] * (rest > 0)).ljust(BAR_WIDTH)

@@ -35,14 +35,15 @@ def curve(objective: Objective, num_points: int = 20) -> list[Point]:
     those of the curve, one row each. Pulls towards a distribution are left out.
     """
     p = (np.arange(num_points) + 0.5) / num_points
-    weights = np.array(objective.weight(_stats(p)))
+    weights = np.array(objective.weight(stats_at(p)))
     return [
         Point(float(at), float(weight), float(weight * (1 - at)))
         for at, weight in zip(p, weights, strict=True)
     ]
 
 
-def _stats(p: np.ndarray) -> TokenStats:
+def stats_at(p: np.ndarray) -> TokenStats:
+    """Tokens of these probabilities, the rest of it spread evenly over the others."""
     share = (1 - p) / RIVALS
     logp = np.log(p)
     entropy = -p * logp - (1 - p) * np.log(share)

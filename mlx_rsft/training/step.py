@@ -13,7 +13,6 @@ from typing import Any
 
 import mlx.core as mx
 import mlx.optimizers as optim
-import numpy as np
 from mlx.utils import tree_flatten, tree_map
 
 from mlx_rsft import loss
@@ -27,6 +26,7 @@ from mlx_rsft.objectives import Known, Objective, TokenStats
 from mlx_rsft.objectives.composition import fixed_weight
 from mlx_rsft.objectives.tokens import STEP
 from mlx_rsft.training.gradient import Piece, gradient, hidden_states
+from mlx_rsft.training.known import beforehand
 from mlx_rsft.training.references import References
 
 
@@ -97,7 +97,8 @@ class Stepper:
             group = [examples[row] for row in rows]
             batch = collate(group)
             states = self._states(group, batch)
-            known = self._known(group, rows, len(examples), strength)
+            known = beforehand(group, rows, self.objective.composition, self.kept)
+            known = replace(known, num_rows=len(examples), strength=strength)
             known = self._with_references(known, group, batch, states)
             hidden = self.references.base_hidden(batch, states)
             pieces.append(Piece(batch, known, hidden, states))
@@ -121,42 +122,6 @@ class Stepper:
             reference_logp=self.references.base_logp(group, batch, states),
             lagged_logp=self.references.lagged_logp(batch, states),
         )
-
-    def _known(
-        self,
-        group: Sequence[Example],
-        rows: Sequence[int],
-        num_rows: int,
-        strength: float,
-    ) -> Known:
-        composition = self.objective.composition
-        counts = np.array([example.num_supervised for example in group])
-        row_tokens = np.repeat(counts, counts).astype(np.float32)
-        scale = np.repeat([example.weight for example in group], counts)
-        if composition.normalise == "sequence":
-            scale = scale / row_tokens
-        return Known(
-            row=mx.array(np.repeat(rows, counts).astype(np.int32)),
-            row_tokens=mx.array(row_tokens),
-            scale=mx.array(scale.astype(np.float32)),
-            plain=self._plain(group, counts),
-            num_rows=num_rows,
-            strength=strength,
-        )
-
-    def _plain(self, group: Sequence[Example], counts: np.ndarray) -> mx.array | None:
-        where = set(self.objective.composition.where)
-        if not where and not self.kept:
-            return None
-        outside = [bool(where) and not where & set(example.tags) for example in group]
-        targets = [
-            token
-            for example in group
-            for start, end in example.spans
-            for token in example.tokens[start:end]
-        ]
-        spared = np.isin(np.array(targets), list(self.kept))
-        return mx.array((np.repeat(outside, counts) | spared).tolist())
 
     def _weighed(self, pieces: list[Piece]) -> list[Piece]:
         """Weights from the tokens of all pieces at once, by a pass without gradient."""

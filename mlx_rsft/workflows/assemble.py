@@ -282,12 +282,13 @@ def stepper(
         References(split, objective),
         token_budget=token_budget(config),
         clip_norm=config.optimizer.clip_norm,
-        kept=_kept(objective.composition.keep, loaded.tokenizer),
+        kept=kept(objective.composition.keep, loaded.tokenizer),
         trunk=trunk,
     )
 
 
-def _kept(kind: str, tokenizer: Any) -> frozenset[int]:
+def kept(kind: str, tokenizer: Any) -> frozenset[int]:
+    """The token ids that keep weight 1, by the objective's ``keep``."""
     ends = frozenset(tokenizer.eos_token_ids)
     special = ends | frozenset(tokenizer.all_special_ids)
     return {"none": frozenset[int](), "end": ends, "special": special}[kind]

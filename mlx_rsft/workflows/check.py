@@ -197,8 +197,17 @@ def save_page(shown: Mapping[str, Any], path: Path, *, ids: bool) -> None:
     Raises:
         ConfigError: If it cannot be written there.
     """
+    save_text(tokens_page(shown, ids=ids), path)
+
+
+def save_text(page: str, path: Path) -> None:
+    """Write a page.
+
+    Raises:
+        ConfigError: If it cannot be written there.
+    """
     try:
-        files.write_text(path, tokens_page(shown, ids=ids))
+        files.write_text(path, page)
     except OSError as problem:
         raise ConfigError(
             f"The page cannot be written ({problem.strerror or problem}).",

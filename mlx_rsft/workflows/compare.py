@@ -28,7 +28,7 @@ from mlx_rsft.models.split import SplitModel
 from mlx_rsft.models.trunk import Trunk
 from mlx_rsft.training import loop
 from mlx_rsft.training import optimizer as optimizers
-from mlx_rsft.workflows import arms, assemble, caching, standings, stated
+from mlx_rsft.workflows import arms, assemble, caching, sizing, standings, stated
 from mlx_rsft.workflows.arms import Stage
 from mlx_rsft.workflows.assemble import Paths
 from mlx_rsft.workflows.caching import Passes
@@ -113,7 +113,10 @@ def prepare(resolved: Resolved, request: Request, reporter: Reporter) -> Stage:
     split = SplitModel(loaded.model)
     seeds = range(config.seed, config.seed + request.seeds)
     starts, adapter_config = _starts(loaded, resolved, seeds)
-    steps = loop.num_steps(config.training, len(splits.rows[TRAIN]))
+    rows = splits.rows[TRAIN]
+    held_most = max(chosen.values(), key=sizing.pulled)
+    split.recomputed = sizing.recomputed(config, split, rows, held_most, reporter)
+    steps = loop.num_steps(config.training, len(rows))
     every = request.every or max(1, steps // LOOKS)
     stage = Stage(
         out=request.out,

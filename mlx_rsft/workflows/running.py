@@ -25,7 +25,7 @@ from mlx_rsft.training import loop
 from mlx_rsft.training.loop import Outcome
 from mlx_rsft.workflows import assemble
 from mlx_rsft.workflows.assemble import Splits
-from mlx_rsft.workflows.probe import Probe
+from mlx_rsft.workflows.choosing import Chosen
 from mlx_rsft.workflows.reporter import Reporter
 
 
@@ -44,7 +44,7 @@ class Job:
     split: SplitModel
     adapter_config: Mapping[str, Any]
     trunk: Trunk | None = None
-    probe: Probe | None = None
+    probe: Chosen | None = None
     every: int = 0
 
     @property

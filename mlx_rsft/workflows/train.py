@@ -23,7 +23,7 @@ from mlx_rsft.training import loop
 from mlx_rsft.training import optimizer as optimizers
 from mlx_rsft.workflows import assemble, caching, running, sizing
 from mlx_rsft.workflows.caching import Passes
-from mlx_rsft.workflows.probe import probe
+from mlx_rsft.workflows.choosing import choose_objective
 from mlx_rsft.workflows.reporter import Reporter
 from mlx_rsft.workflows.running import Job
 
@@ -48,7 +48,7 @@ def prepare(resolved: Resolved, run_dir: Path, reporter: Reporter) -> Job:
     splits = assemble.splits(paths, config, loaded, reporter)
     rows = splits.rows[TRAIN]
     split = SplitModel(loaded.model)
-    found = probe(split, rows, config.seed, reporter) if auto else None
+    found = choose_objective(split, rows, config.seed, reporter) if auto else None
     if found:
         table = {"name": found.choice.objective}
         named, objective = assemble.with_objective(resolved, table)

@@ -16,6 +16,7 @@ EVERY_HELP = [
     ["data", "check"],
     ["data", "show"],
     ["data", "split"],
+    ["data", "fix"],
     ["data", "demo"],
     ["objectives", "show"],
 ]

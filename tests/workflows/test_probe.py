@@ -1,63 +1,98 @@
-import numpy as np
+import json
 
-from mlx_rsft import testing
-from mlx_rsft.data.conversation import Example
-from mlx_rsft.evaluation import likelihood
-from mlx_rsft.models.split import SplitModel
-from mlx_rsft.workflows.probe import ROWS, probe
+import numpy as np
+import pytest
+
+from mlx_rsft import config
+from mlx_rsft.config import Layer
+from mlx_rsft.errors import ConfigError
+from mlx_rsft.workflows import train
+from mlx_rsft.workflows.probe import USUAL, probe
 from mlx_rsft.workflows.reporter import Silent
 
 
-class Listening(Silent):
-    def __init__(self):
-        self.notes = []
-
-    def note(self, text):
-        self.notes.append(text)
+def _resolved(model, data, **more):
+    given = {"model.source": str(model), "data.source": str(data), **more}
+    return config.resolve([Layer(config.FLAG, given)])
 
 
-def _examples(count, tags=()):
-    rng = np.random.default_rng(0)
-    rows = rng.integers(1, 250, (count, 9)).tolist()
-    return [Example(tuple(row), ((4, 9),), "f", tags=tags) for row in rows]
+@pytest.fixture(scope="module")
+def many_rows(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("many")
+    lines = [
+        json.dumps(
+            {
+                "prompt": f"case {n % 7}",
+                "completion": f"kind: {n % 7}",
+                "tags": ["rare"] if n % 9 == 0 else [],
+            }
+        )
+        for n in range(90)
+    ]
+    (folder / "train.jsonl").write_text("\n".join(lines))
+    return folder
 
 
-def test_the_figures_are_those_of_the_sampled_rows():
-    split, examples = SplitModel(testing.tiny_model()), _examples(20)
-    listener = Listening()
-    found = probe(split, examples, 0, listener)
-    scores = likelihood.score(split, examples)
-    tokens = sum(score.tokens for score in scores)
-    assert found.overall.rows == 20
-    np.testing.assert_allclose(found.overall.nll, sum(s.nll for s in scores) / tokens)
-    np.testing.assert_allclose(
-        found.overall.mean_p, sum(s.probability for s in scores) / tokens
-    )
-    assert found.choice.objective in listener.notes[-1]
-    assert found.as_record()["reason"] == found.choice.reason
+def test_the_recommendation_is_what_train_would_choose(
+    tmp_path, tiny_folder, many_rows
+):
+    resolved = _resolved(tiny_folder, many_rows, **{"adapter.layers": "all"})
+    job = train.prepare(resolved, tmp_path / "run", Silent())
+    for rows in (1, 70, 500):
+        found = probe(resolved, (), rows, Silent())
+        assert found.chosen.choice == job.probe.choice
+        assert found.chosen.overall.mean_p == pytest.approx(
+            job.probe.overall.mean_p, rel=1e-5
+        )
+        assert found.chosen.by_tag.keys() == {"rare"}
+        assert 64 < len(found.looked.rows) <= max(64 + 10, rows)
 
 
-def test_tags_decide_only_where_every_row_has_one(monkeypatch):
-    split = SplitModel(testing.tiny_model())
+def test_the_record_adds_up(tiny_folder, many_rows):
+    record = probe(_resolved(tiny_folder, many_rows), (), 500, Silent()).as_record()
+    contract = {"rows", "tokens", "mean_p", "nll", "histogram", "objectives"}
+    assert contract | {"suspects", "recommendation"} <= set(record)
+    assert {"objective", "reason"} <= set(record["recommendation"])
+    histogram = record["histogram"]
+    assert sum(histogram["all"]) == record["tokens"]
+    parts = np.sum([histogram[name] for name in ("content", "template", "end")], axis=0)
+    assert parts.tolist() == histogram["all"]
+    assert record["classes"]["end"]["tokens"] == record["rows"] == 90
+    assert record["classes"]["content"]["tokens"] == 90  # the digit; "kind: " is form
+    weighted = sum(c["tokens"] * c["mean_p"] for c in record["classes"].values())
+    assert weighted == pytest.approx(record["tokens"] * record["mean_p"])
+    assert [entry["objective"] for entry in record["objectives"]][:4] == list(USUAL)
+    for entry in record["objectives"]:
+        assert sum(entry["gradient"]) == pytest.approx(1)
+        assert sum(entry["gradient_by_class"].values()) == pytest.approx(1)
 
-    def by_tag(_split, sample, _report):
-        return [_score(0.9 if "strong" in e.tags else 0.01) for e in sample]
 
-    monkeypatch.setattr(likelihood, "score", by_tag)
-    tagged = _examples(10, ("strong",)) + _examples(10, ("weak",))
-    chosen = probe(split, tagged, 0, Silent()).choice.objective
-    assert chosen.endswith("where=strong")
-    chosen = probe(split, tagged + _examples(40), 0, Silent()).choice.objective
-    assert "where" not in chosen
-
-
-def _score(p):
-    return likelihood.RowScore(5.0, 5 * p, 5, 0, exact=False)
+def test_named_objectives_are_compared_with_plain_sft(tiny_folder, many_rows):
+    settings = _resolved(tiny_folder, many_rows)
+    found = probe(settings, ("eaft", "gem", "dft:keep=end"), 1, Silent())
+    entries = {e["objective"]: e for e in found.as_record()["objectives"]}
+    assert {"sft", "eaft", "gem", "dft:keep=end"} <= set(entries)
+    assert "dft" not in entries
+    assert entries["gem"]["pull_left_out"]
+    assert not entries["eaft"]["pull_left_out"]
+    end = found.looked.kinds == 2
+    np.testing.assert_allclose(found.effects["dft:keep=end"].weight[end], 1)
 
 
-def test_a_rare_tag_is_sampled_too_and_the_sample_is_bounded():
-    split = SplitModel(testing.tiny_model())
-    examples = _examples(300, ("common",)) + _examples(5, ("rare",))
-    found = probe(split, examples, 0, Silent())
-    assert found.by_tag["rare"].rows == 5
-    assert found.overall.rows <= 2 * ROWS
+def test_an_objective_for_rows_that_are_not_there_is_refused(tiny_folder, many_rows):
+    with pytest.raises(ConfigError, match="No training row has the tag 'odd'"):
+        probe(_resolved(tiny_folder, many_rows), ("dft:where=odd",), 1, Silent())
+
+
+def test_an_objective_is_checked_before_the_model_is_loaded(tmp_path):
+    with pytest.raises(ConfigError, match="no objective 'dtf'"):
+        probe(_resolved(tmp_path / "none", tmp_path), ("dtf",), 1, Silent())
+
+
+def test_shown_rows_carry_a_weight_for_each_trained_token(tiny_folder, many_rows):
+    found = probe(_resolved(tiny_folder, many_rows), ("dft",), 500, Silent())
+    assert found.telling == "dft" or np.ptp(found.effects[found.telling].weight) > 0
+    for row in found.shown():
+        trained = sum(end - start for start, end in row.spans)
+        assert len(row.p) == len(row.weight) == len(row.kinds) == trained
+        assert len(row.texts) >= trained
