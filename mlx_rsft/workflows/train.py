@@ -39,6 +39,7 @@ def prepare(resolved: Resolved, run_dir: Path, reporter: Reporter) -> Job:
     config = resolved.config
     optimizers.check(config.optimizer, config.adapter)
     adapters.check(config.adapter)
+    assemble.metrics(config)
     auto = assemble.is_auto(config)
     table = {"name": "sft"} if auto else config.objective
     named, objective = assemble.with_objective(resolved, table)
