@@ -109,8 +109,9 @@ def measure(case: dict[str, Any]) -> dict[str, Any]:
     from mlx_rsft.models.split import SplitModel
     from mlx_rsft.objectives import build
     from mlx_rsft.workflows import assemble, sizing
+    from mlx_rsft.workflows.portions import RowSize
     from mlx_rsft.workflows.reporter import Silent
-    from mlx_rsft.workflows.sizing import RowSize, Where
+    from mlx_rsft.workflows.sizing import Where
 
     config = configuration.resolve([Layer("case", _settings(case))]).config
     objective = build({"name": case.get("objective", "dft")})

@@ -28,7 +28,15 @@ from mlx_rsft.models.split import SplitModel
 from mlx_rsft.models.trunk import Trunk
 from mlx_rsft.training import loop
 from mlx_rsft.training import optimizer as optimizers
-from mlx_rsft.workflows import arms, assemble, caching, sizing, standings, stated
+from mlx_rsft.workflows import (
+    aftermath,
+    arms,
+    assemble,
+    caching,
+    sizing,
+    standings,
+    stated,
+)
 from mlx_rsft.workflows.arms import Stage
 from mlx_rsft.workflows.assemble import Paths
 from mlx_rsft.workflows.caching import Passes
@@ -81,7 +89,8 @@ def compare(resolved: Resolved, request: Request, reporter: Reporter) -> dict[st
     runs = arms.train_all(stage, tune=request.tune_rate, reporter=reporter)
     reached = standings.measure_all(stage, runs, reporter)
     on_valid = before if known == VALID else {}
-    record = standings.record(stage, plan, runs, reached, on_valid)
+    after = aftermath.look(stage, runs, reached, known, reporter)
+    record = standings.record(stage, plan, runs, reached, on_valid, after)
     if stage.trunk:
         stage.trunk.close()
     _write(stage.out, record)

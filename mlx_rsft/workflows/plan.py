@@ -27,8 +27,9 @@ from mlx_rsft.training import optimizer as optimizers
 from mlx_rsft.workflows import assemble, caching, fitting, sizing
 from mlx_rsft.workflows.caching import Passes
 from mlx_rsft.workflows.fitting import Advice
+from mlx_rsft.workflows.portions import RowSize
 from mlx_rsft.workflows.reporter import Reporter
-from mlx_rsft.workflows.sizing import Estimate, RowSize, Where, estimate
+from mlx_rsft.workflows.sizing import Estimate, Where, estimate
 
 PROBE_STEPS = 2
 """The first makes the optimizer's moments; the second is measured."""

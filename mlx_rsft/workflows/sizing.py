@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import mlx.core as mx
 from mlx.utils import tree_flatten
 
 from mlx_rsft import machine
-from mlx_rsft.data.batching import (
-    micro_batches,
-    padded_width,
-    steps_per_epoch,
-    window,
-)
 from mlx_rsft.data.conversation import Example
 from mlx_rsft.loss.kernel import CHUNK_BYTES, chunks
 from mlx_rsft.memory import (
@@ -40,30 +34,13 @@ from mlx_rsft.settings import AdapterSettings, Config, ModelSettings
 from mlx_rsft.training import loop
 from mlx_rsft.training import optimizer as optimizers
 from mlx_rsft.workflows import assemble, caching
+from mlx_rsft.workflows.portions import FirstSteps, RowSize, Shape, shortened
 from mlx_rsft.workflows.reporter import Reporter
 
-MOST_STEPS = 64
-"""Steps of the first epoch that are looked at for the largest micro-batch."""
 MANY_ROWS = 4096
 """More supervised tokens than a chunk of logits holds."""
 METAL_BUDGET = 2048
 """Padded tokens at once where nobody chose, on other backends than the CPU's."""
-
-
-class RowSize(NamedTuple):
-    """Tokens of a row, and how many of them are trained."""
-
-    tokens: int
-    supervised: int
-
-
-class Shape(NamedTuple):
-    """A micro-batch: rows of one width, and what came before it in its step."""
-
-    rows: int
-    width: int
-    supervised: int
-    before: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,11 +151,11 @@ def _estimate(
     objective: Objective,
     where: Where,
 ) -> Estimate:
-    cut = [_cut(row, config.data.max_length) for row in rows]
+    cut = [shortened(row, config.data.max_length) for row in rows]
     budget = config.training.token_budget or (
         METAL_BUDGET if where.stock else assemble.token_budget(config)
     )
-    found = _Steps(cut, config, budget)
+    found = FirstSteps(cut, config, budget)
     sizes = _sizes(split, config, objective, where)
     best: tuple[Items, Shape] | None = None
     for shape in found.largest():
@@ -243,57 +220,6 @@ def _outline(
     adapters.attach(model, adapter)
     model.train()
     return (tape.StockOutline if stock else tape.Outline)(model)
-
-
-def _cut(row: RowSize, most: int) -> RowSize:
-    return RowSize(min(row.tokens, most), min(row.supervised, most - 1))
-
-
-class _Steps:
-    """The micro-batches of the first steps, each shape with the step it is in."""
-
-    def __init__(self, rows: Sequence[RowSize], config: Config, budget: int) -> None:
-        self.shapes: dict[Shape, int] = {}
-        training = config.training
-        count = min(steps_per_epoch(len(rows), training.batch_size), MOST_STEPS)
-        padded = 0
-        for step in range(count):
-            places = window(step, len(rows), training.batch_size, config.seed)
-            for shape in _shapes([rows[place] for place in places], budget):
-                self.shapes.setdefault(shape, step)
-                padded += shape.rows * shape.width
-        longest = max(rows)
-        alone = Shape(1, padded_width(longest.tokens), longest.supervised, 0)
-        self.shapes.setdefault(alone, 0)
-        self.mean_tokens = padded / count
-
-    def largest(self) -> set[Shape]:
-        """Those that can be the one that holds the most."""
-        orders = (_by_tokens, _by_pairs, _by_supervised)
-        return {max(self.shapes, key=order) for order in orders}
-
-
-def _by_tokens(shape: Shape) -> tuple[int, Shape]:
-    return shape.rows * shape.width, shape
-
-
-def _by_pairs(shape: Shape) -> tuple[int, Shape]:
-    return shape.rows * shape.width**2, shape
-
-
-def _by_supervised(shape: Shape) -> tuple[int, Shape]:
-    return shape.supervised, shape
-
-
-def _shapes(rows: Sequence[RowSize], budget: int) -> Iterator[Shape]:
-    groups = micro_batches([row.tokens for row in rows], budget)
-    for before, group in enumerate(groups):
-        yield Shape(
-            len(group),
-            padded_width(max(rows[place].tokens for place in group)),
-            sum(rows[place].supervised for place in group),
-            before,
-        )
 
 
 def _sizes(

@@ -17,6 +17,7 @@ from mlx_rsft.evaluation.values import Values
 from mlx_rsft.records import finite
 from mlx_rsft.rundir import RunDir
 from mlx_rsft.workflows import arms
+from mlx_rsft.workflows.aftermath import Aftermath
 from mlx_rsft.workflows.arms import Run, Stage
 from mlx_rsft.workflows.reporter import Reporter
 
@@ -106,6 +107,7 @@ def record(
     runs: Sequence[Run],
     reached: Mapping[str, Measurements],
     on_valid: Rows,
+    after: Aftermath,
 ) -> dict[str, Any]:
     """``comparison.json``: everything that a report draws."""
 
@@ -124,13 +126,16 @@ def record(
         **_facts(stage, plan),
         "arms": [
             _base(stage, reached[BASE]),
-            *(_arm(stage, arm, runs, reached[arm]) for arm in stage.arms),
+            *(
+                _arm(stage, arm, runs, reached[arm], after.weights[arm])
+                for arm in stage.arms
+            ),
         ],
         "differences": [contrast.as_record() for contrast in contrasts],
         "curves": _curves(stage, runs, on_valid),
-        "histograms": None,
-        "side_effects": [],
-        "examples": [],
+        "histograms": after.histograms,
+        "side_effects": after.side_effects,
+        "examples": after.examples,
         "verdict": found.word,
         "reason": found.reason,
         "recommended": found.arm or None,
@@ -171,7 +176,11 @@ def _base(stage: Stage, reached: Measurements) -> dict[str, Any]:
 
 
 def _arm(
-    stage: Stage, arm: str, runs: Sequence[Run], reached: Measurements
+    stage: Stage,
+    arm: str,
+    runs: Sequence[Run],
+    reached: Measurements,
+    weights: Mapping[str, float] | None,
 ) -> dict[str, Any]:
     mine = [run for run in runs if run.arm == arm]
     results = [run.result for run in mine]
@@ -188,7 +197,7 @@ def _arm(
             "peak_bytes": max(result["peak_bytes"] for result in results),
             "tokens": round(fmean(result["tokens"] for result in results)),
         },
-        "training": _training(stage, mine),
+        "training": {**_training(stage, mine), "weight_by_class": weights},
         "diverged": any(result.get("diverged", False) for result in results),
     }
 
@@ -227,7 +236,6 @@ def _training(stage: Stage, runs: Sequence[Run]) -> dict[str, Any]:
     return {
         "mean_p": fmean(step["mean_p"] for step in steps) if steps else None,
         "ess": fmean(step["ess"] for step in steps) if steps else None,
-        "weight_by_class": None,
     }
 
 

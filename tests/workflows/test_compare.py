@@ -11,7 +11,8 @@ from mlx_rsft import config as configuration
 from mlx_rsft import records
 from mlx_rsft.config import FLAG, Layer
 from mlx_rsft.errors import ConfigError, DataError, Interrupted, RunError
-from mlx_rsft.workflows import arms, compare, standings, train
+from mlx_rsft.evaluation.values import Values
+from mlx_rsft.workflows import aftermath, arms, compare, standings, train
 from mlx_rsft.workflows.compare import Request
 from mlx_rsft.workflows.reporter import Silent
 
@@ -79,6 +80,48 @@ def test_the_record_has_what_the_contract_says(compared):
     assert len(record["differences"]) == 2 * 2
     with (out / "differences.csv").open() as file:
         assert len(list(csv.DictReader(file))) == 4
+
+
+def test_what_training_did_beside_its_task_is_told_of_every_arm(compared):
+    _, record, _ = compared
+    names = ["sft", "dft:floor=0.1"]
+    seen = record["histograms"]
+    assert list(seen["after"]) == names
+    counted = sum(seen["before"])
+    assert counted > 0
+    assert {sum(counts) for counts in seen["after"].values()} == {counted}
+    _, sft, dft = (arm["training"] for arm in record["arms"])
+    assert set(sft["weight_by_class"].values()) == {1.0}
+    assert all(0.1 <= w < 1 for w in dft["weight_by_class"].values())
+    effects = {(e["arm"], e["set"], e["metric"]): e for e in record["side_effects"]}
+    for arm in names:
+        for name in ("task", "general"):
+            drift = effects[arm, name, "drift_kl"]
+            assert drift["value"] > 0
+            assert drift["better"] == "lower"
+        assert (arm, "task", "end_of_turn") in effects
+        assert (arm, "general", "drift_nll") in effects
+
+
+def test_answers_are_shown_where_arms_differ(compared):
+    _, record, _ = compared
+    for example in record["examples"]:
+        assert set(example["answers"]) == {"sft", "dft:floor=0.1"}
+        for arm, text in example["answers"].items():
+            assert example["right"][arm] == (text.strip() == example["reference"])
+
+    class Told:
+        gauges = ("exact_match",)
+        arms = ("a", "b")
+        seeds = (0,)
+
+    def reached(*marks):
+        return {"test": {"exact_match": [Values(marks)]}}
+
+    some = {"a": reached(1, 0, 1, 0), "b": reached(1, 1, 0, 0)}
+    assert aftermath.disputed(Told(), some, "test") == [1, 2]
+    Told.gauges = ("nll",)
+    assert aftermath.disputed(Told(), some, "test") == []
 
 
 def test_an_arm_is_to_the_byte_what_train_makes_of_the_same_seed(

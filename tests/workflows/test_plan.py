@@ -8,8 +8,9 @@ from mlx_rsft.errors import CheckFailed, ConfigError
 from mlx_rsft.objectives import build
 from mlx_rsft.workflows import fitting, sizing
 from mlx_rsft.workflows.plan import plan
+from mlx_rsft.workflows.portions import RowSize
 from mlx_rsft.workflows.reporter import Silent
-from mlx_rsft.workflows.sizing import RowSize, Where
+from mlx_rsft.workflows.sizing import Where
 
 
 @pytest.fixture

@@ -1,0 +1,229 @@
+"""What training did beside its task: how sure the model is, what it writes and forgot.
+
+Of each arm the first seed is looked at, on a few rows that the seed picks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from mlx_rsft import evaluation
+from mlx_rsft.data.classes import CLASSES, classify
+from mlx_rsft.data.conversation import Example
+from mlx_rsft.evaluation import general, generate, tokenwise
+from mlx_rsft.evaluation.differences import Measurements
+from mlx_rsft.loss import NUM_BINS
+from mlx_rsft.objectives import Objective, TokenStats
+from mlx_rsft.objectives.tokens import LAGGED, REFERENCE
+from mlx_rsft.training.known import beforehand
+from mlx_rsft.workflows import arms, assemble
+from mlx_rsft.workflows.arms import Run, Stage
+from mlx_rsft.workflows.reporter import Reporter
+
+ROWS = 24
+"""Rows to look at."""
+EXAMPLES = 4
+"""Rows of each split that are shown, where arms differ."""
+DECIDES = "exact_match"
+ON_TASK = ("drift_kl", "length_ratio", "end_of_turn")
+IN_GENERAL = ("drift_kl", "drift_nll")
+
+
+@dataclass(frozen=True, slots=True)
+class Aftermath:
+    """Parts of ``comparison.json``; ``weights`` by arm, then by class of token."""
+
+    histograms: Mapping[str, Any]
+    side_effects: Sequence[Mapping[str, Any]]
+    examples: Sequence[Mapping[str, Any]]
+    weights: Mapping[str, Mapping[str, float] | None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Looked:
+    """What was found of one arm."""
+
+    histogram: list[int]
+    weights: Mapping[str, float] | None
+    side_effects: list[dict[str, Any]]
+    written: list[str]
+
+
+def look(
+    stage: Stage,
+    runs: Sequence[Run],
+    reached: Mapping[str, Measurements],
+    split: str,
+    reporter: Reporter,
+) -> Aftermath:
+    """Look at every arm again, now that all is measured.
+
+    Args:
+        stage: What the arms share.
+        runs: All of them.
+        reached: What they reached on each split.
+        split: Whose rows are looked at.
+        reporter: Told how far it is.
+    """
+    rows = _some(stage, split)
+    shown = [
+        (name, place)
+        for name in stage.tests
+        for place in disputed(stage, reached, name)
+    ]
+    stage.begin(stage.seeds[0])
+    stage.loaded.model.eval()
+    before = tokenwise.read(stage.split, rows)
+    found: dict[str, _Looked] = {}
+    first = {run.arm: run for run in reversed(runs)}
+    with reporter.task("look for side effects", len(stage.arms)) as advance:
+        for arm, objective in stage.arms.items():
+            arms.restore(stage, first[arm])
+            found[arm] = _looked(stage, arm, objective, rows, shown)
+            advance(1)
+    return Aftermath(
+        {
+            "bins": NUM_BINS,
+            "before": _histogram(before),
+            "after": {arm: looked.histogram for arm, looked in found.items()},
+        },
+        [effect for looked in found.values() for effect in looked.side_effects],
+        _examples(stage, shown, found),
+        {arm: looked.weights for arm, looked in found.items()},
+    )
+
+
+def _some(stage: Stage, split: str) -> list[Example]:
+    rows = stage.splits.rows[split]
+    order = np.random.default_rng(stage.seeds[0]).permutation(len(rows))
+    return [rows[int(place)] for place in sorted(order[:ROWS])]
+
+
+def disputed(
+    stage: Stage, reached: Mapping[str, Measurements], split: str
+) -> list[int]:
+    """The places of a few rows that some arms have right and others wrong."""
+    if DECIDES not in stage.gauges:
+        return []
+    marks = np.array([reached[arm][split][DECIDES][0].totals for arm in stage.arms])
+    (places,) = np.nonzero(marks.min(axis=0) != marks.max(axis=0))
+    random = np.random.default_rng(stage.seeds[0])
+    chosen = random.permutation(places)[:EXAMPLES]
+    return sorted(int(place) for place in chosen)
+
+
+def _looked(
+    stage: Stage,
+    arm: str,
+    objective: Objective,
+    rows: Sequence[Example],
+    shown: Sequence[tuple[str, int]],
+) -> _Looked:
+    stats = tokenwise.read(stage.split, rows, objective.head_facts)
+    return _Looked(
+        _histogram(stats),
+        _weights(stage, objective, rows, stats),
+        [*_effects(stage, arm, rows, "task", ON_TASK), *_on_general(stage, arm)],
+        _answers(stage, [stage.splits.rows[name][place] for name, place in shown]),
+    )
+
+
+def _histogram(stats: TokenStats) -> list[int]:
+    p = np.exp(np.array(stats.logp, np.float64))
+    return np.histogram(p, bins=NUM_BINS, range=(0, 1))[0].tolist()
+
+
+def _weights(
+    stage: Stage, objective: Objective, rows: Sequence[Example], stats: TokenStats
+) -> dict[str, float] | None:
+    """Mean weight of each class of token; None if it hangs on another model's view."""
+    if objective.needs & {REFERENCE, LAGGED}:
+        return None
+    tokenizer = stage.loaded.tokenizer
+    composition = objective.composition
+    kept = assemble.kept(composition.keep, tokenizer)
+    known = beforehand(rows, range(len(rows)), composition, kept)
+    weight = np.array(objective.weight(replace(stats, known=known)), np.float64)
+    kinds = classify(rows, tokenizer.eos_token_ids, tokenizer.all_special_ids)
+    return {
+        name: float(weight[kinds == place].mean())
+        for place, name in enumerate(CLASSES)
+        if (kinds == place).any()
+    }
+
+
+def _on_general(stage: Stage, arm: str) -> list[dict[str, Any]]:
+    rows = general.examples(stage.loaded.tokenizer)
+    return _effects(stage, arm, rows, general.NAME, IN_GENERAL)
+
+
+def _effects(
+    stage: Stage, arm: str, rows: Sequence[Example], name: str, metrics: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Metrics that say what changed beside the task; drift needs an adapter to take off."""
+    full = stage.resolved.config.adapter.method == "full"
+    wanted = [m for m in metrics if not (full and m.startswith("drift"))]
+    if not wanted:
+        return []
+    gauges = evaluation.choose(wanted)
+    found = evaluation.measure(
+        stage.split,
+        stage.loaded.tokenizer,
+        rows,
+        gauges,
+        stage.resolved.config.evaluation.max_tokens,
+    )
+    return [
+        {
+            "arm": arm,
+            "metric": metric,
+            "set": name,
+            "value": figure.value,
+            "low": figure.low,
+            "high": figure.high,
+            "unit": figure.unit,
+            "better": gauges[metric].better,
+        }
+        for metric, figure in found.metrics.items()
+    ]
+
+
+def _answers(stage: Stage, rows: Sequence[Example]) -> list[str]:
+    if not rows:
+        return []
+    answers = generate.answers(
+        stage.loaded.model,
+        stage.loaded.tokenizer,
+        rows,
+        stage.resolved.config.evaluation.max_tokens,
+    )
+    return [answer.text for answer in answers]
+
+
+def _examples(
+    stage: Stage, shown: Sequence[tuple[str, int]], found: Mapping[str, _Looked]
+) -> list[dict[str, Any]]:
+    records: list[dict[str, Any]] = []
+    for number, (split, place) in enumerate(shown):
+        row = stage.splits.rows[split][place]
+        answers = {arm: looked.written[number] for arm, looked in found.items()}
+        records.append(
+            {
+                "split": split,
+                "row": place,
+                "prompt": stage.loaded.tokenizer.decode(
+                    list(row.prompt), skip_special_tokens=True
+                ),
+                "reference": row.answer,
+                "answers": answers,
+                "right": {
+                    arm: text.strip() == row.answer.strip()
+                    for arm, text in answers.items()
+                },
+            }
+        )
+    return records
