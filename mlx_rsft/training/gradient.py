@@ -16,7 +16,7 @@ from typing import Any
 
 import mlx.core as mx
 import numpy as np
-from mlx.utils import tree_flatten, tree_map, tree_unflatten
+from mlx.utils import tree_flatten, tree_map, tree_map_with_path, tree_unflatten
 
 from mlx_rsft import loss
 from mlx_rsft.data.conversation import Batch
@@ -51,7 +51,14 @@ def gradient(
         total = grads if total is None else tree_map(mx.add, total, grads)
         mx.eval(total)
         parts.append(sums)
-    return reduce(LossSums.__add__, parts), tree_unflatten(list(total.items()))
+    assert total is not None, "a step has rows"
+
+    def of(name: str, _: mx.array) -> mx.array:
+        return total[name]
+
+    # The optimizer's state has the model's own tree, with places that hold nothing.
+    tree = tree_map_with_path(of, split.model.trainable_parameters())
+    return reduce(LossSums.__add__, parts), tree
 
 
 def hidden_states(split: SplitModel, piece: Piece) -> mx.array:

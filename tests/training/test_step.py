@@ -3,7 +3,7 @@ import dataclasses
 import mlx.core as mx
 import numpy as np
 import pytest
-from mlx.utils import tree_flatten
+from mlx.utils import tree_flatten, tree_map
 
 from mlx_rsft import testing
 from mlx_rsft.data.batching import collate
@@ -350,6 +350,17 @@ def test_a_trained_head_gets_its_gradient():
     np.testing.assert_allclose(
         found["lm_head.weight"], wanted["lm_head.weight"], **ROUNDING
     )
+
+
+def test_the_gradient_is_a_tree_like_the_trainable_parameters():
+    split = _split()
+    _, grads = _slope(split, [collate(_examples())], "sft")
+
+    def shape(value):
+        return value.shape
+
+    wanted = tree_map(shape, split.model.trainable_parameters())
+    assert tree_map(shape, grads) == wanted
 
 
 def test_clipping_bounds_the_update_and_reports_the_norm_before():
