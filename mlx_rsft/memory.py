@@ -128,8 +128,8 @@ def items(sizes: Sizes, portion: Portion) -> Items:
     moments = (
         replace(
             state,
-            # The sum so far and, from the third micro-batch on, the last gradient.
-            gradients=min(portion.before, 2) * sizes.trained,
+            # The sum so far.
+            gradients=min(portion.before, 1) * sizes.trained,
             activations=portion.activations,
             attention=portion.scores,
             loss=_loss(sizes, portion),

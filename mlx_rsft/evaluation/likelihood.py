@@ -8,14 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mlx_rsft import loss
-from mlx_rsft.data.batching import collate, micro_batches
 from mlx_rsft.data.conversation import Example
-from mlx_rsft.models.seam import TrunkStates
+from mlx_rsft.evaluation.tokenwise import batches
 from mlx_rsft.models.split import SplitModel
 from mlx_rsft.models.trunk import Trunk
-
-TOKEN_BUDGET = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,29 +54,13 @@ def score(
         trunk: Knows what the model's frozen blocks make of a row.
         entropy: Ask for it too; costs a pass over the logits.
     """
+    wanted = ("entropy",) if entropy else ()
     scores: dict[int, RowScore] = {}
-    lengths = [len(example.tokens) for example in examples]
-    for places in micro_batches(lengths, TOKEN_BUDGET):
+    for places, hits, facts in batches(split, examples, wanted, report, trunk):
         group = [examples[place] for place in places]
-        batch = collate(group)
-        states = _states(trunk, group, batch.tokens_BT.shape[1])
-        hidden_ND = split.supervised(batch.tokens_BT, batch.rows_N, states)
-        stats, first = loss.token_stats(
-            split.head, hidden_ND, batch.targets_N, ("entropy",) if entropy else ()
-        )
-        hits = np.array(first == batch.targets_N)
-        spread = None if stats.entropy is None else np.array(stats.entropy)
-        rows = _rows(group, np.array(stats.logp), hits, spread)
+        rows = _rows(group, facts["logp"], hits, facts.get("entropy"))
         scores.update(zip(places, rows, strict=True))
-        if report:
-            report(len(group))
     return [scores[index] for index in range(len(examples))]
-
-
-def _states(
-    trunk: Trunk | None, group: Sequence[Example], width: int
-) -> TrunkStates | None:
-    return trunk.states([row.tokens for row in group], width) if trunk else None
 
 
 def _rows(

@@ -15,7 +15,7 @@ import numpy as np
 from mlx_rsft.data.batching import collate, micro_batches
 from mlx_rsft.data.conversation import Batch, Example
 from mlx_rsft.errors import ConfigError
-from mlx_rsft.evaluation.likelihood import TOKEN_BUDGET
+from mlx_rsft.evaluation.tokenwise import TOKEN_BUDGET
 from mlx_rsft.loss.kernel import CHUNK_BYTES, Rows, chunks, read
 from mlx_rsft.models.fitted import OffSwitch, places
 from mlx_rsft.models.split import SplitModel

@@ -5,7 +5,6 @@ Of two models, ``adapter`` is the one that is asked about and ``against`` the ot
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -96,7 +95,7 @@ class Verdict:
             "losses": self.losses,
             "ties": self.ties,
             "win_share": stats.proportion(decided).as_record() if decided else None,
-            "p_value": sign_test(self.wins, self.losses),
+            "p_value": stats.sign_test(self.wins, self.losses),
         }
 
 
@@ -114,10 +113,3 @@ def unblind(marks: Sequence[tuple[int, str]], sides: Mapping[int, str]) -> Verdi
         balance[number] = balance.get(number, 0) + sign * said
     signs = [(score > 0) - (score < 0) for score in balance.values()]
     return Verdict(signs.count(1), signs.count(-1), signs.count(0))
-
-
-def sign_test(wins: int, losses: int) -> float:
-    """The exact two-sided p value under "either is as likely to win"; 1 without any."""
-    decided = wins + losses
-    tail = sum(math.comb(decided, n) for n in range(min(wins, losses) + 1))
-    return min(1.0, 2 * tail / 2**decided)

@@ -35,7 +35,7 @@ SHARES = frozenset(
 )
 """Operations whose result is another look at the memory of their first input."""
 FOLDS = frozenset({"Reshape", "Flatten", "Unflatten"})
-"""Operations that share if the input lies in order, and copy otherwise."""
+"""Operations that share if the input lies in order, or if they only cut its last axis."""
 SCATTERS = frozenset({"Broadcast", "Transpose", "Slice", "AsStrided", "Split"})
 """Operations whose result does not lie in order."""
 ORDERS = "Depends"
@@ -210,9 +210,11 @@ class _Tape:
     def _compute(self, node: Node) -> None:
         names = [name for name, *_ in node["inputs"]]
         sources = [self._values[name] for name in names]
-        backward = node["outputs"][0][0] not in self._forward
+        backward = self._forward.isdisjoint(name for name, *_ in node["outputs"])
         for place, (name, shape, dtype) in enumerate(node["outputs"]):
             value = _shared(node["name"], sources, place)
+            if value is None and node["name"] in FOLDS and _splits_last(node, shape):
+                value = sources[0]
             if value is None:
                 size = math.prod(shape) * dtype.size
                 value = _Value(_Buffer(size, tuple(shape)))
@@ -227,6 +229,12 @@ class _Tape:
         buffer = self._values[name].buffer
         if buffer is not None:
             self._held[id(buffer)] = buffer
+
+
+def _splits_last(node: Node, shape: Sequence[int]) -> bool:
+    """Whether a fold cuts the last axis and nothing else; that needs no order."""
+    _, before, *_ = node["inputs"][0]
+    return list(shape[: len(before) - 1]) == list(before[:-1])
 
 
 def _shared(name: str, sources: Sequence[_Value], place: int) -> _Value | None:

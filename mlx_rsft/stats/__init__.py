@@ -3,7 +3,7 @@
 Rows are the units of sampling, not tokens; training seeds are a second level above them.
 """
 
-from mlx_rsft.stats.exact import holm, mcnemar
+from mlx_rsft.stats.exact import holm, mcnemar, sign_test
 from mlx_rsft.stats.intervals import Z95, exponential, proportion, ratio
 from mlx_rsft.stats.paired import DRAWS, Difference, difference, influences
 from mlx_rsft.stats.power import detectable, rows_needed
@@ -21,4 +21,5 @@ __all__ = [
     "proportion",
     "ratio",
     "rows_needed",
+    "sign_test",
 ]

@@ -21,11 +21,14 @@ def mcnemar(one: ArrayLike, other: ArrayLike) -> float:
         other: The same rows, marked for the other model.
     """
     first, second = np.asarray(one, bool), np.asarray(other, bool)
-    gained = int((first & ~second).sum())
-    lost = int((second & ~first).sum())
-    discordant = gained + lost
-    ways = sum(math.comb(discordant, k) for k in range(min(gained, lost) + 1))
-    return min(1.0, 2 * ways / 2**discordant)
+    return sign_test(int((first & ~second).sum()), int((second & ~first).sum()))
+
+
+def sign_test(wins: int, losses: int) -> float:
+    """The exact two-sided p-value that either is as likely to win; 1 without any."""
+    decided = wins + losses
+    ways = sum(math.comb(decided, k) for k in range(min(wins, losses) + 1))
+    return min(1.0, 2 * ways / 2**decided)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

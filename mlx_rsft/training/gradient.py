@@ -9,9 +9,9 @@ passes themselves need it; what is evaluated *while* mlx differentiates would li
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
 from typing import Any
 
 import mlx.core as mx
@@ -20,6 +20,7 @@ from mlx.utils import tree_flatten, tree_map, tree_map_with_path, tree_unflatten
 
 from mlx_rsft import loss
 from mlx_rsft.data.conversation import Batch
+from mlx_rsft.errors import MachineError
 from mlx_rsft.loss import LossSums, Recipe, Slopes
 from mlx_rsft.models.seam import TrunkStates
 from mlx_rsft.models.split import SplitModel
@@ -43,12 +44,17 @@ def gradient(
 
     Returns:
         The sums, and a tree like the model's trainable parameters.
+
+    Raises:
+        MachineError: If this backend does not let arrays be filled in later.
     """
+    _require_views()
     parts: list[LossSums] = []
     total: Any = None
     for piece in pieces:
         sums, grads = _of_piece(split, piece, recipe)
         total = grads if total is None else tree_map(mx.add, total, grads)
+        del grads  # the next piece would be computed beside them
         mx.eval(total)
         parts.append(sums)
     assert total is not None, "a step has rows"
@@ -58,7 +64,7 @@ def gradient(
 
     # The optimizer's state has the model's own tree, with places that hold nothing.
     tree = tree_map_with_path(of, split.model.trainable_parameters())
-    return reduce(LossSums.__add__, parts), tree
+    return functools.reduce(LossSums.__add__, parts), tree
 
 
 def hidden_states(split: SplitModel, piece: Piece) -> mx.array:
@@ -111,6 +117,21 @@ def _loss(
 def _fill(blank_ND: mx.array, slope_ND: mx.array) -> None:
     """Write into an array that a laid out computation is going to read."""
     np.array(blank_ND, copy=False)[...] = np.array(slope_ND.astype(mx.float32))
+
+
+@functools.cache
+def _require_views() -> None:
+    """Try once that what is filled in is what gets read: a blank would train nothing."""
+    blank = mx.zeros((3,), mx.float32)
+    mx.eval(blank)
+    doubled = blank * 2
+    _fill(blank, mx.arange(1, 4))
+    if doubled.tolist() != [2.0, 4.0, 6.0]:
+        raise MachineError(
+            "This backend of mlx does not show numpy the memory of its arrays, which "
+            "training relies on.",
+            hint="Run on Metal or on the CPU backend, and report which one this is.",
+        )
 
 
 def _added(

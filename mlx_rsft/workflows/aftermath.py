@@ -5,13 +5,14 @@ Of each arm the first seed is looked at, on a few rows that the seed picks.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from mlx_rsft import evaluation
+from mlx_rsft import evaluation, files
 from mlx_rsft.data.classes import CLASSES, classify
 from mlx_rsft.data.conversation import Example
 from mlx_rsft.evaluation import general, generate, tokenwise
@@ -19,8 +20,9 @@ from mlx_rsft.evaluation.differences import Measurements
 from mlx_rsft.loss import NUM_BINS
 from mlx_rsft.objectives import Objective, TokenStats
 from mlx_rsft.objectives.tokens import LAGGED, REFERENCE
+from mlx_rsft.records import finite
 from mlx_rsft.training.known import beforehand
-from mlx_rsft.workflows import arms, assemble
+from mlx_rsft.workflows import arms, assemble, finished
 from mlx_rsft.workflows.arms import Run, Stage
 from mlx_rsft.workflows.reporter import Reporter
 
@@ -29,6 +31,7 @@ ROWS = 24
 EXAMPLES = 4
 """Rows of each split that are shown, where arms differ."""
 DECIDES = "exact_match"
+FILE = "aftermath.json"
 ON_TASK = ("drift_kl", "length_ratio", "end_of_turn")
 IN_GENERAL = ("drift_kl", "drift_nll")
 
@@ -60,7 +63,7 @@ def look(
     split: str,
     reporter: Reporter,
 ) -> Aftermath:
-    """Look at every arm again, now that all is measured.
+    """Look at every arm again, now that all is measured; once, then it is kept.
 
     Args:
         stage: What the arms share.
@@ -69,15 +72,40 @@ def look(
         split: Whose rows are looked at.
         reporter: Told how far it is.
     """
-    rows = _some(stage, split)
     shown = [
         (name, place)
         for name in stage.tests
         for place in disputed(stage, reached, name)
     ]
+    key = json.loads(json.dumps([_identity(stage, runs), split, shown]))
+    place = stage.out / FILE
+    if place.exists():
+        held = json.loads(place.read_text(encoding="utf-8"))
+        if held["of"] == key:
+            return Aftermath(**held["found"])
+    found = _look(stage, runs, split, shown, reporter)
+    files.write_json(place, {"of": key, "found": finite(asdict(found))})
+    return found
+
+
+def _identity(stage: Stage, runs: Sequence[Run]) -> list[Any]:
+    """What a look depends on: which runs, of when, and which rows."""
+    begun = {run.path.name: finished.card(run.path)["started"] for run in runs}
+    hashes = [sorted(stage.splits.files[name].values()) for name in stage.splits.files]
+    return [begun, hashes, stage.resolved.config.evaluation.max_tokens]
+
+
+def _look(
+    stage: Stage,
+    runs: Sequence[Run],
+    split: str,
+    shown: Sequence[tuple[str, int]],
+    reporter: Reporter,
+) -> Aftermath:
+    rows = _some(stage, split)
     stage.begin(stage.seeds[0])
     stage.loaded.model.eval()
-    before = tokenwise.read(stage.split, rows)
+    before = tokenwise.read(stage.split, rows, trunk=stage.trunk)
     found: dict[str, _Looked] = {}
     first = {run.arm: run for run in reversed(runs)}
     with reporter.task("look for side effects", len(stage.arms)) as advance:
@@ -123,7 +151,7 @@ def _looked(
     rows: Sequence[Example],
     shown: Sequence[tuple[str, int]],
 ) -> _Looked:
-    stats = tokenwise.read(stage.split, rows, objective.head_facts)
+    stats = tokenwise.read(stage.split, rows, objective.head_facts, trunk=stage.trunk)
     return _Looked(
         _histogram(stats),
         _weights(stage, objective, rows, stats),

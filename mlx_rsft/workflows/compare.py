@@ -3,6 +3,7 @@
 OUT/  plan.json        what is compared, and what can be found, written before training
       runs/ARM-seedN/  one run each, as ``train`` writes it, and scores/SPLIT.json
       base/SPLIT.json  the bare model's scores
+      aftermath.json   what training did beside its task
       comparison.json  everything that was found
       differences.csv  every arm against the baseline
 """

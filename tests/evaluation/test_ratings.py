@@ -2,6 +2,7 @@ from itertools import product
 
 import pytest
 
+from mlx_rsft import stats
 from mlx_rsft.evaluation import ratings
 from mlx_rsft.evaluation.ratings import OURS, THEIRS, Sample
 
@@ -47,7 +48,7 @@ def test_the_sign_test_is_that_of_all_outcomes_alike(wins, losses):
     extreme = abs(wins - losses)
     outcomes = [sum(flips) for flips in product((1, -1), repeat=decided)]
     wanted = sum(abs(total) >= extreme for total in outcomes) / len(outcomes)
-    assert ratings.sign_test(wins, losses) == pytest.approx(wanted)
+    assert stats.sign_test(wins, losses) == pytest.approx(wanted)
 
 
 def test_nothing_decided_has_no_share():

@@ -49,9 +49,14 @@ VIEWS = {
     "as_strided": lambda x: x * mx.as_strided(x, x.shape, (0, 64, 1)),
     "squeeze": lambda x: x[None].squeeze(0) * 2,
     "broadcast": lambda x: x * mx.broadcast_to(x[:, :1], x.shape),
+    "depends": lambda x: mx.depends([x, x * 2], [x * 3])[1] * x,
     "fold": lambda x: x.reshape(-1, 32).reshape(x.shape) * x,
     "copying fold": lambda x: x.swapaxes(0, 1).reshape(-1) * 2,
     "fold of a part": lambda x: x[..., :16].reshape(-1) * 2,
+    "cut of a split": lambda x: mx.square(
+        mx.split(x, 4, axis=-1)[1].reshape(4, 64, 2, 8)
+    ),
+    "fold of a split": lambda x: mx.split(x, 2, axis=-1)[1].reshape(-1) * 2,
 }
 
 

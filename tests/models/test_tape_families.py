@@ -58,5 +58,4 @@ def test_mlx_holds_what_its_graph_says_whatever_the_architecture(held_by_mlx, fa
     model.train()
     read = tape.kept(tape.Outline(model), 4, 64)
     held = held_by_mlx(SplitModel(model), 4, 64)
-    # phi3 rotates parts of one array; mlx keeps copies that the graph does not tell of.
-    assert read.scores + read.others == pytest.approx(held, rel=0.12)
+    assert read.scores + read.others == pytest.approx(held, rel=0.06)

@@ -8,7 +8,7 @@ from mlx.utils import tree_flatten, tree_map
 from mlx_rsft import testing
 from mlx_rsft.data.batching import collate
 from mlx_rsft.data.conversation import Example
-from mlx_rsft.errors import ConfigError
+from mlx_rsft.errors import ConfigError, MachineError
 from mlx_rsft.loss import Recipe
 from mlx_rsft.models import adapters
 from mlx_rsft.models.split import SplitModel
@@ -361,6 +361,34 @@ def test_the_gradient_is_a_tree_like_the_trainable_parameters():
 
     wanted = tree_map(shape, split.model.trainable_parameters())
     assert tree_map(shape, grads) == wanted
+
+
+def test_a_backend_that_does_not_share_memory_is_refused(monkeypatch):
+    from mlx_rsft.training import gradient as module
+
+    monkeypatch.setattr(module, "_fill", lambda blank, slope: None)
+    module._require_views.cache_clear()
+    with pytest.raises(MachineError, match="memory of its arrays"):
+        _slope(_split(), [collate(_examples())], "sft")
+
+
+def test_gradients_of_micro_batches_do_not_pile_up():
+    model = testing.tiny_model()
+    model.unfreeze()
+    split = SplitModel(model)
+    batches = [collate([example]) for example in _examples(6)]
+    held = []
+    real = split.supervised
+
+    def watched(*given):
+        held.append(mx.get_active_memory())
+        return real(*given)
+
+    split.supervised = watched
+    _slope(split, batches, "sft")
+    trained = sum(v.nbytes for _, v in tree_flatten(model.trainable_parameters()))
+    # One sum, and nothing of the micro-batch before.
+    assert max(held[1:]) - held[0] < 1.5 * trained
 
 
 def test_clipping_bounds_the_update_and_reports_the_norm_before():

@@ -200,7 +200,7 @@ def test_a_finished_comparison_trains_and_scores_nothing_again(
     listener = Listening()
     asked = _asked(tiny_folder, tiny_data, training__trunk_cache="off")
     again = compare.compare(asked, _request(out), listener)
-    assert not [t for t in listener.done if t.startswith(("train ", "score"))]
+    assert not [t for t in listener.done if t.startswith(("train ", "score", "look"))]
     assert {**again, "created": 0} == {**record, "created": 0}
 
 
