@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from mlx_rsft import files
-from mlx_rsft.models import demo, load
+from mlx_rsft.models import load, wheels
 from mlx_rsft.models.download import download
 from mlx_rsft.settings import ModelSettings
 
@@ -34,7 +34,7 @@ def trl_wheel() -> Path:
     with files.alone(CACHE / ".lock"):
         if not wheel.is_file() or files.sha256(wheel) != WHEEL_SHA256:
             wheel.unlink(missing_ok=True)
-            url = demo._locate("trl==1.16.0")
+            url = wheels.locate("trl==1.16.0")
             download(url, wheel, size_bytes=WHEEL_BYTES, sha256=WHEEL_SHA256)
     return wheel
 
