@@ -1,6 +1,6 @@
 """Which settings hold: merged, checked all at once, each with where it came from.
 
-Precedence is default < file < ``--set`` < flag, as layers of flat ``table.key`` names.
+Precedence is default < profile < file < ``--set`` < flag, as layers of flat ``table.key`` names.
 The ``[objective]`` table stays open here (its parameters belong to the objective); a
 layer that names an objective replaces the table of the layers below it.
 """
@@ -19,7 +19,7 @@ from typing import Any
 from mlx_rsft.errors import ConfigError, RsftError, nearest, raise_together
 from mlx_rsft.settings import KEYS, OPEN_TABLE, TABLES, Config, Key, read
 
-DEFAULT, FLAG, SET = "default", "flag", "--set"
+DEFAULT, FLAG, SET, PROFILE = "default", "flag", "--set", "profile"
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +170,16 @@ def _within_limits(key: Key, value: object) -> None:
             raise ValueError(f"must be above {limits['above']}")
         if "below" in limits and value >= limits["below"]:
             raise ValueError(f"must be below {limits['below']}")
+
+
+def from_profile(path: Path) -> Layer:
+    """What ``search`` has chosen, as a layer; its origin says that it is a profile.
+
+    Raises:
+        ConfigError: If the file is missing or is not TOML; names the line.
+    """
+    layer = from_file(path)
+    return Layer(f"{PROFILE} {layer.origin}", layer.values)
 
 
 def from_file(path: Path) -> Layer:

@@ -27,6 +27,22 @@ def test_a_flag_outranks_set_outranks_a_file_outranks_the_default(tmp_path):
     assert not resolved.is_given("adapter.dropout")
 
 
+def test_a_profile_outranks_the_default_and_nothing_else(tmp_path):
+    profile, file = tmp_path / "profile.toml", tmp_path / "a.toml"
+    profile.write_text('[objective]\nname = "dft"\nfloor = 0.1\n[adapter]\nrank = 2\n')
+    file.write_text("[adapter]\nrank = 3\n")
+    below = config.from_profile(profile)
+    resolved = resolve([below, config.from_file(file)])
+    assert resolved.config.objective == {"name": "dft", "floor": 0.1}
+    assert resolved.origins["objective.floor"] == f"profile {profile}"
+    assert resolved.config.adapter.rank == 3
+    named = resolve([below, Layer(config.FLAG, {"objective.name": "sft"})])
+    assert named.config.objective == {"name": "sft"}
+    profile.write_text("[adapter]\nrnk = 2\n")
+    with pytest.raises(ConfigError, match=r"profile .*Did you mean 'adapter.rank'"):
+        resolve([config.from_profile(profile)])
+
+
 def test_a_flag_that_repeats_the_default_still_outranks_a_file():
     default = Config().adapter.rank
     layers = [

@@ -280,7 +280,7 @@ def demo(
 ) -> None:
     """Write demo data: shop-floor notes and what to do about them.
 
-    FOLDER gets train.jsonl, valid.jsonl and three test splits: test (like the training
+    FOLDER gets train.jsonl, three valid and three test splits: test (like the training
     rows), new_parts (parts never seen) and new_phrasings (the same said otherwise).
     """
     from mlx_rsft.data.demo import write_demo

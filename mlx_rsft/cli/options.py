@@ -14,6 +14,7 @@ from mlx_rsft.config import Layer, Resolved
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 GIVEN = "mlx_rsft.given"
+PROFILE = "mlx_rsft.profile"
 FLAGS = {
     "model.source": "--model",
     "data.source": "--data",
@@ -125,6 +126,25 @@ def objective_flag(command: Command) -> Command:
     )(command)
 
 
+def profile_flag(command: Command) -> Command:
+    """Give a command ``--profile``, the layer right above the defaults."""
+    return click.option(
+        "--profile",
+        type=click.Path(path_type=Path),
+        metavar="FILE.toml",
+        help="Settings that search has chosen; --config, --set and flags outrank it.",
+        expose_value=False,
+        callback=_keep_profile,
+    )(command)
+
+
+def _keep_profile(
+    context: click.Context, parameter: click.Parameter, value: Path | None
+) -> None:
+    del parameter
+    context.meta[PROFILE] = value
+
+
 def _keep(context: click.Context, parameter: click.Parameter, value: object) -> None:
     assert parameter.name is not None
     if context.get_parameter_source(parameter.name) is not ParameterSource.DEFAULT:
@@ -133,9 +153,11 @@ def _keep(context: click.Context, parameter: click.Parameter, value: object) -> 
 
 
 def resolved(config_file: Path | None, assignments: tuple[str, ...]) -> Resolved:
-    """The settings of the running command: defaults < file < ``--set`` < flags."""
-    given = click.get_current_context().meta.get(GIVEN, {})
-    layers: list[Layer] = [config.from_file(config_file)] if config_file else []
+    """The settings of the command: defaults < profile < file < ``--set`` < flags."""
+    meta = click.get_current_context().meta
+    given, profile = meta.get(GIVEN, {}), meta.get(PROFILE)
+    layers: list[Layer] = [config.from_profile(profile)] if profile else []
+    layers += [config.from_file(config_file)] if config_file else []
     layers.append(config.from_assignments(assignments))
     layers.append(Layer(config.FLAG, given))
     return config.resolve(layers)

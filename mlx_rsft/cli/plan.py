@@ -24,6 +24,7 @@ MIB = 1 << 20
     "--fit fits.toml",
 )
 @options.objective_flag
+@options.profile_flag
 @options.setting_flags(*options.TRAINING)
 @click.option(
     "--memory",

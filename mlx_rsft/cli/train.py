@@ -17,6 +17,7 @@ from mlx_rsft.errors import ConfigError
     "dft:floor=0.1 --run-dir runs/first",
 )
 @options.objective_flag
+@options.profile_flag
 @options.setting_flags(*options.TRAINING)
 @click.option(
     "--run-dir",

@@ -2,7 +2,8 @@
 
 The action follows from the defect; times, stations, lots and remarks say nothing.
 Besides notes like the trained ones there are two shifts: parts and stations never
-trained on, and words never trained on. A dial mislabels a share of the training rows.
+trained on, and words never trained on. What to choose by has shifted likewise, but with
+other parts and words than what is tested on. A dial mislabels a share of the training rows.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from random import Random
 from typing import Any
 
 from mlx_rsft import files
+from mlx_rsft.data import splits
+from mlx_rsft.data.demo_validation import OTHER_PARTS, OTHER_PHRASINGS
 from mlx_rsft.data.demo_words import (
     ACTIONS,
     NEW_PARTS,
@@ -33,6 +36,8 @@ SPLITS = {
     "test_new_parts": NEW_PARTS,
     "test_new_phrasings": NEW_PHRASINGS,
     "valid": TRAINED,
+    "valid_new_parts": OTHER_PARTS,
+    "valid_new_phrasings": OTHER_PHRASINGS,
     "train": TRAINED,  # last, so that its size never changes the others
 }
 
@@ -45,9 +50,9 @@ def write_demo(
     wrong_labels: float = 0.0,
     seed: int = 0,
 ) -> dict[str, int]:
-    """Write five splits of demo data as ``SPLIT.jsonl``, all of them or none.
+    """Write seven splits of demo data as ``SPLIT.jsonl``, all of them or none.
 
-    The tests and the valid split are the same whatever ``train_rows`` and
+    The tests and the valid splits are the same whatever ``train_rows`` and
     ``wrong_labels``, and the rows mislabelled at a small share are among those at a
     larger one.
 
@@ -67,8 +72,10 @@ def write_demo(
         RunError: If the folder holds other files or cannot be written.
     """
     _check(train_rows, test_rows, wrong_labels)
-    sizes = {"train": train_rows, "valid": VALID_ROWS}
-    sizes |= {split: test_rows for split in SPLITS if split not in sizes}
+    sizes = {
+        split: VALID_ROWS if splits.is_validation(split) else test_rows
+        for split in SPLITS
+    } | {"train": train_rows}
     texts: dict[str, str] = {}
     for split, notes in _notes(sizes, seed).items():
         share = wrong_labels if split == "train" else 0.0

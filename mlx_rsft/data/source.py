@@ -17,8 +17,8 @@ MOST_NAMED = 20
 def find_splits(place: Path) -> dict[str, list[Path]]:
     """The files of each split of a data folder; a single file is one split.
 
-    ``train.jsonl`` and ``valid.jsonl`` are named by their stems, ``test_shifted.jsonl``
-    is ``shifted``, and ``test.jsonl`` is ``test``. A split may be cut into files such as
+    ``train.jsonl``, ``valid.jsonl`` and ``valid_shifted.jsonl`` are named by their stems,
+    ``test_shifted.jsonl`` is ``shifted``, and ``test.jsonl`` is ``test``. A split may be cut into files such as
     ``train-00000-of-00003.parquet``, and all may lie in a folder ``data``. A folder of
     plain texts is the split ``train``, and ``hf:owner/name`` is fetched from the Hub.
 

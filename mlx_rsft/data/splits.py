@@ -1,7 +1,8 @@
 """Which file belongs to which split, told by its name alone.
 
 ``train.jsonl`` is one file, ``train-00000-of-00003.parquet`` the first of three; both may
-lie in a folder ``data``. Everything that starts with ``test_`` is a split of its own.
+lie in a folder ``data``. Everything that starts with ``test_`` is a split of its own, and
+so is what starts with ``valid_``: rows that have shifted, to choose by and not to test on.
 """
 
 from __future__ import annotations
@@ -42,15 +43,22 @@ class Part:
     @property
     def is_named(self) -> bool:
         """Whether a folder's file of this name is a split at all."""
-        return self.stem.lower() in NAMES or self.stem.startswith(f"{TEST}_")
+        own = self.stem.startswith((f"{TEST}_", f"{VALID}_"))
+        return own or self.stem.lower() in NAMES
 
     @property
     def split(self) -> str:
         if known := NAMES.get(self.stem.lower()):
             return known
         shifted = self.stem.removeprefix(f"{TEST}_")
-        # A test split called "train" would be trained on.
-        return self.stem if shifted.lower() in ("", *NAMES) else shifted
+        # A test split called "train" would be trained on, "valid_x" chosen by.
+        taken = shifted.lower() in ("", *NAMES) or is_validation(shifted)
+        return self.stem if taken else shifted
+
+
+def is_validation(name: str) -> bool:
+    """Whether a split is there to choose by: ``valid``, or a shifted ``valid_NAME``."""
+    return name == VALID or name.startswith(f"{VALID}_")
 
 
 def part(path: Path) -> Part:

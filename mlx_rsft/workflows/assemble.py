@@ -18,6 +18,7 @@ from mlx_rsft.data import containers, formats, rendered, source, templates
 from mlx_rsft.data.conversation import Example
 from mlx_rsft.data.examples import Shape, examples
 from mlx_rsft.data.rendered import Rendered
+from mlx_rsft.data.splits import is_validation
 from mlx_rsft.errors import ConfigError
 from mlx_rsft.evaluation import Gauge, Sampling
 from mlx_rsft.models import adapters, load
@@ -110,12 +111,19 @@ def training_paths(config: Config) -> Paths:
     return paths
 
 
+def validation_paths(config: Config) -> Paths:
+    """``valid`` and the shifted ``valid_NAME``, such as there are; no test split."""
+    place = Path(config.data.source).expanduser()
+    found = {} if source.is_one_split(place) else source.find_splits(place)
+    return {name: files for name, files in found.items() if is_validation(name)}
+
+
 def evaluation_paths(config: Config) -> Paths:
     """The named splits; with no name every test split, or all if there is none."""
     place = Path(config.data.source).expanduser()
     found = source.find_splits(place)
     names = config.evaluation.splits or [
-        name for name in found if name not in (source.TRAIN, source.VALID)
+        name for name in found if name != source.TRAIN and not is_validation(name)
     ]
     return {name: source.pick(found, name, place) for name in names or found}
 

@@ -21,6 +21,7 @@ from mlx_rsft import config as configuration
 from mlx_rsft import files
 from mlx_rsft.config import Resolved
 from mlx_rsft.data.source import TRAIN, VALID
+from mlx_rsft.data.splits import is_validation
 from mlx_rsft.errors import ConfigError, DataError, RunError, nearest
 from mlx_rsft.evaluation import differences
 from mlx_rsft.models import adapters, fitted
@@ -203,7 +204,11 @@ def _with_metrics(resolved: Resolved) -> Resolved:
 
 def _tests(resolved: Resolved) -> Paths:
     paths = assemble.evaluation_paths(resolved.config)
-    tests = {name: p for name, p in paths.items() if name not in (TRAIN, VALID)}
+    tests = {
+        name: files
+        for name, files in paths.items()
+        if name != TRAIN and not is_validation(name)
+    }
     if not tests:
         raise DataError(
             "There is no test split to compare on.",

@@ -7,12 +7,15 @@ import pytest
 
 from mlx_rsft.data import demo_words
 from mlx_rsft.data.demo import INSTRUCTION, write_demo
+from mlx_rsft.data.demo_validation import OTHER_PARTS, OTHER_PHRASINGS
 from mlx_rsft.data.demo_words import ACTIONS, NEW_PARTS, NEW_PHRASINGS, TRAINED
 from mlx_rsft.errors import ConfigError, RunError
 
 FILES = {
     "train.jsonl": 320,
     "valid.jsonl": 48,
+    "valid_new_parts.jsonl": 48,
+    "valid_new_phrasings.jsonl": 48,
     "test.jsonl": 96,
     "test_new_parts.jsonl": 96,
     "test_new_phrasings.jsonl": 96,
@@ -49,7 +52,7 @@ def folder(tmp_path):
     return tmp_path / "demo"
 
 
-def test_the_folder_holds_the_five_splits_and_nothing_else(tmp_path):
+def test_the_folder_holds_the_seven_splits_and_nothing_else(tmp_path):
     assert write_demo(tmp_path / "demo") == FILES
     assert {
         name: content.count(b"\n")
@@ -66,7 +69,12 @@ def test_the_seed_decides_every_byte(tmp_path):
 
 
 def test_published_results_hang_on_these_bytes(folder):
-    content = b"".join(content for _, content in sorted(bytes_in(folder).items()))
+    published = {
+        name: content
+        for name, content in bytes_in(folder).items()
+        if not name.startswith("valid_")
+    }
+    content = b"".join(content for _, content in sorted(published.items()))
     assert hashlib.sha256(content).hexdigest()[:16] == "d4f1865739edfe82"
 
 
@@ -139,6 +147,24 @@ def test_a_larger_share_keeps_the_mistakes_of_a_smaller_and_every_truth(tmp_path
             assert truth == clean["messages"][1]["content"]
 
 
+def test_what_is_chosen_by_shares_no_part_station_or_symptom_with_what_is_tested(
+    folder,
+):
+    tested = "\n".join(
+        question
+        for name in ("test", "test_new_parts", "test_new_phrasings", "train", "valid")
+        for question in questions(rows_in(folder, name))
+    )
+    chosen_by = questions(rows_in(folder, "valid_new_parts"))
+    words = (*OTHER_PARTS.parts, *OTHER_PARTS.stations)
+    assert all(any(word in asked for word in words) for asked in chosen_by)
+    assert not [word for word in words if word in tested]
+    chosen_by = questions(rows_in(folder, "valid_new_phrasings"))
+    others = spoken(OTHER_PHRASINGS, TRAINED.parts)
+    assert all(any(said.search(asked) for said in others) for asked in chosen_by)
+    assert not [said for said in others if said.search(tested)]
+
+
 def test_new_parts_and_stations_are_never_seen_in_training(folder):
     seen = "\n".join(questions(rows_in(folder, "train") + rows_in(folder, "valid")))
     for asked in questions(rows_in(folder, "test_new_parts")):
@@ -161,7 +187,9 @@ def test_new_phrasings_are_never_seen_in_training(folder):
             assert not any(words.search(asked) for words in those), asked
 
 
-@pytest.mark.parametrize("words", [TRAINED, NEW_PARTS, NEW_PHRASINGS])
+@pytest.mark.parametrize(
+    "words", [TRAINED, NEW_PARTS, NEW_PHRASINGS, OTHER_PARTS, OTHER_PHRASINGS]
+)
 def test_every_defect_has_symptoms_of_its_own_that_name_the_part(words):
     assert words.symptoms.keys() == ACTIONS.keys()
     said = list(chain.from_iterable(words.symptoms.values()))

@@ -44,6 +44,10 @@ def _found(folder):
             {"plant-2": [0], "plant-3": [1]},
         ),
         (["test_train.jsonl"], {"test_train": [0]}),
+        (
+            ["valid.csv", "valid_plant.csv", "test_valid_plant.csv"],
+            {"valid": [0], "valid_plant": [1], "test_valid_plant": [2]},
+        ),
         (["b.txt", "a.md", "README.md", "._a.txt"], {"train": [1, 0]}),
         (["data/train.jsonl", "test.jsonl"], {"train": [0], "test": [1]}),
     ],
