@@ -280,8 +280,9 @@ def demo(
 ) -> None:
     """Write demo data: shop-floor notes and what to do about them.
 
-    FOLDER gets train.jsonl, three valid and three test splits: test (like the training
-    rows), new_parts (parts never seen) and new_phrasings (the same said otherwise).
+    FOLDER gets train.jsonl, three test splits, and three valid splits to choose by: test
+    and valid (like the training rows), new_parts (parts never seen) and new_phrasings
+    (the same said otherwise).
     """
     from mlx_rsft.data.demo import write_demo
 

@@ -19,6 +19,7 @@ COMMANDS: dict[str, str] = {
     "probe": "Look at your rows before training: what to use, what is wrong.",
     "plan": "Say whether a run fits, and what to change.",
     "compare": "Hold objectives against each other, from the same seeds.",
+    "search": "Find objective and learning rate, and write them as a profile.",
     "eval": "Score a model, with or without an adapter.",
     "report": "Write the page of a comparison.",
     "metrics": "List what eval can measure.",

@@ -1,4 +1,4 @@
-"""The arms of a comparison: what differs between them, and training them alike."""
+"""The arms of a comparison or search: what differs, and training them alike."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ class Stage:
     Attributes:
         arms: Objectives by their names.
         starts: The trainable parameters that each seed begins with.
-        shifted: Names of the test splits that are not like the training rows.
+        tests: Names of the splits that finished runs are scored on.
         gauges: The metrics; the first one decides.
-        every: Steps between looks at the ``valid`` split.
+        every: Steps between looks at the ``valid`` split; 0: a run never looks.
     """
 
     out: Path
@@ -82,12 +82,17 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One arm, trained from one seed."""
+    """One arm, trained from one seed.
+
+    Attributes:
+        steps: How long; 0: as long as the settings say.
+    """
 
     arm: str
     seed: int
     learning_rate: float
     path: Path
+    steps: int = 0
 
     @property
     def result(self) -> Mapping[str, Any]:
@@ -192,13 +197,22 @@ def looks(run: Run) -> list[dict[str, Any]]:
 def _trained(
     stage: Stage, arm: str, seed: int, rate: float, reporter: Reporter, *, tune: bool
 ) -> Run:
-    run = _run(stage, arm, seed, rate, tune=tune)
+    return train_one(stage, _run(stage, arm, seed, rate, tune=tune), reporter)
+
+
+def train_one(stage: Stage, run: Run, reporter: Reporter) -> Run:
+    """Train one run, unless it is there already.
+
+    Raises:
+        Interrupted: If the user stopped it; the same command goes on.
+        RunError: If there is another run in its place.
+    """
     job = _job(stage, run)
     if finished.is_there(run.path, job):
         reporter.note(f"{run.path.name} is there already.")
         return run
-    stage.begin(seed)
-    reporter.note(f"{arm}, seed {seed}:")
+    stage.begin(run.seed)
+    reporter.note(f"{run.arm}, seed {run.seed}:")
     _, outcome = running.carry_out(job, run.path, reporter)
     if outcome.interrupted:
         raise Interrupted(
@@ -209,9 +223,14 @@ def _trained(
 
 
 def _run(stage: Stage, arm: str, seed: int, rate: float, *, tune: bool) -> Run:
-    name = re.sub(r"[^\w.=+-]+", "-", arm)
     middle = f"-rate{rate:g}" if tune else ""
-    return Run(arm, seed, rate, stage.out / "runs" / f"{name}{middle}-seed{seed}")
+    name = f"{file_name(arm)}{middle}-seed{seed}"
+    return Run(arm, seed, rate, stage.out / "runs" / name)
+
+
+def file_name(text: str) -> str:
+    """An arm's or a tag's name as part of a file's."""
+    return re.sub(r"[^\w.=+-]+", "-", text)
 
 
 def _job(stage: Stage, run: Run) -> Job:
@@ -221,8 +240,10 @@ def _job(stage: Stage, run: Run) -> Job:
         "seed": run.seed,
         "optimizer.learning_rate": run.learning_rate,
         **table,
+        **({"training.steps": run.steps} if run.steps else {}),
     }
-    held = [name for name in (TRAIN, VALID) if name in stage.splits.rows]
+    read = (TRAIN, VALID) if stage.every else (TRAIN,)
+    held = [name for name in read if name in stage.splits.rows]
     return Job(
         configuration.changed(stage.resolved, settings, ARM),
         objective,

@@ -22,27 +22,21 @@ from mlx_rsft import files
 from mlx_rsft.config import Resolved
 from mlx_rsft.data.source import TRAIN, VALID
 from mlx_rsft.data.splits import is_validation
-from mlx_rsft.errors import ConfigError, DataError, RunError, nearest
+from mlx_rsft.errors import ConfigError, DataError, nearest
 from mlx_rsft.evaluation import differences
-from mlx_rsft.models import adapters, fitted
-from mlx_rsft.models.load import LoadedModel
-from mlx_rsft.models.split import SplitModel
 from mlx_rsft.models.trunk import Trunk
-from mlx_rsft.training import loop
-from mlx_rsft.training import optimizer as optimizers
 from mlx_rsft.workflows import (
     aftermath,
     arms,
     assemble,
-    caching,
-    sizing,
+    staging,
     standings,
     stated,
 )
 from mlx_rsft.workflows.arms import Stage
 from mlx_rsft.workflows.assemble import Paths
-from mlx_rsft.workflows.caching import Passes
 from mlx_rsft.workflows.reporter import Reporter
+from mlx_rsft.workflows.staging import Plot
 
 PLAIN = "sft"
 METRICS = ("exact_match", "nll")
@@ -118,56 +112,26 @@ def prepare(resolved: Resolved, request: Request, reporter: Reporter) -> Stage:
             hint="Add valid.jsonl, or leave --tune-rate.",
         )
     tests = _tests(resolved)
-    loaded = assemble.model(config, reporter)
-    splits = assemble.splits({**training, **tests}, config, loaded, reporter)
-    arms.check_tags(chosen, splits)
-    split = SplitModel(loaded.model)
     seeds = range(config.seed, config.seed + request.seeds)
-    starts, adapter_config = _starts(loaded, resolved, seeds)
-    rows = splits.rows[TRAIN]
-    held_most = max(chosen.values(), key=sizing.pulled)
-    split.recomputed = sizing.recomputed(config, split, rows, held_most, reporter)
-    steps = loop.num_steps(config.training, len(rows))
-    every = request.every or max(1, steps // LOOKS)
-    stage = Stage(
-        out=request.out,
-        resolved=resolved,
-        arms=chosen,
-        baseline=baseline,
-        seeds=seeds,
-        loaded=loaded,
-        split=split,
-        splits=splits,
-        tests=tuple(tests),
-        adapter_config=adapter_config,
-        starts=starts,
-        trunk=None,
-        gauges=gauges,
-        every=every,
-    )
+    plot = Plot(request.out, chosen, seeds, training, tests, gauges, baseline)
+    stage = staging.stage(resolved, plot, reporter)
+    stage = replace(stage, every=request.every or max(1, stage.num_steps // LOOKS))
     return replace(stage, trunk=_trunk(stage, reporter))
 
 
 def _checked(resolved: Resolved, request: Request) -> tuple[Mapping[str, Any], str]:
     """The arms, and which of them is the baseline."""
-    configuration.require(resolved.config, "model.source", "data.source")
-    assemble.check_length_settings(resolved)
-    if any(name.startswith("objective.") for name in resolved.origins):
-        raise ConfigError(
-            "A comparison takes its objectives from --arm.",
-            where="objective",
-            hint="Leave [objective] out of the settings.",
-        )
+    staging.check_settings(resolved, "A comparison")
     if resolved.config.evaluation.general:
         raise ConfigError(
             "The bundled general prompts are no part of a comparison.",
             where="evaluation.general",
             hint="Leave it out; mlx-rsft eval scores a finished run on them.",
         )
-    optimizers.check(resolved.config.optimizer, resolved.config.adapter)
-    adapters.check(resolved.config.adapter)
     chosen = arms.parse(request.arms)
-    _check_folder(request.out)
+    staging.check_folder(
+        request.out, mark="plan.json", aside=standings.BASE, what="comparison"
+    )
     if not request.baseline:
         return chosen, PLAIN if PLAIN in chosen else next(iter(chosen))
     (named,) = arms.parse([request.baseline])
@@ -178,21 +142,6 @@ def _checked(resolved: Resolved, request: Request) -> tuple[Mapping[str, Any], s
             hint=nearest(named, chosen),
         )
     return chosen, named
-
-
-def _check_folder(out: Path) -> None:
-    """A folder with anything in it has to be a comparison that was begun."""
-    if out.exists() and not out.is_dir():
-        raise RunError(
-            "The folder is a file.", where=str(out), hint="Pass another --out."
-        )
-    inside = {path.name for path in out.iterdir()} if out.is_dir() else set[str]()
-    if inside - {standings.BASE} and "plan.json" not in inside:
-        raise RunError(
-            "The folder holds something that is no comparison.",
-            where=str(out),
-            hint="Pass another --out; nothing is overwritten.",
-        )
 
 
 def _with_metrics(resolved: Resolved) -> Resolved:
@@ -218,31 +167,13 @@ def _tests(resolved: Resolved) -> Paths:
     return tests
 
 
-def _starts(
-    loaded: LoadedModel, resolved: Resolved, seeds: Sequence[int]
-) -> tuple[dict[int, Mapping[str, Any]], dict[str, Any]]:
-    """What ``train`` with each seed would begin with, and the adapter's file."""
-    starts: dict[int, Mapping[str, Any]] = {}
-    adapter_config: dict[str, Any] = {}
-    for seed in seeds:
-        fitted.remove(loaded.model)
-        config = replace(resolved.config, seed=seed)
-        adapter_config = assemble.fresh_adapter(loaded, config)
-        starts[seed] = loaded.model.trainable_parameters()
-    return starts, adapter_config
-
-
 def _trunk(stage: Stage, reporter: Reporter) -> Trunk | None:
     """One cache for all arms, seeds and evaluations."""
-    rows = [row for split in stage.splits.rows.values() for row in split]
-    training = stage.resolved.config.training
     runs = len(stage.arms) * len(stage.seeds)
-    trained = runs * stage.num_steps * training.batch_size
+    trained = runs * stage.num_steps * stage.resolved.config.training.batch_size
     tested = sum(len(stage.splits.rows[name]) for name in stage.tests)
     looked = len(stage.splits.rows.get(VALID, ())) * (stage.num_steps // stage.every)
-    scored = (runs + 1) * (tested + looked)
-    passes = Passes(trained / len(rows), scored / len(rows))
-    return caching.trunk(training, stage.loaded, stage.split, rows, passes, reporter)
+    return staging.trunk(stage, trained, (runs + 1) * (tested + looked), reporter)
 
 
 def _write(out: Path, record: Mapping[str, Any]) -> None:
