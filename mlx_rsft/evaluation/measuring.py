@@ -104,7 +104,7 @@ def measure(
         scores,
         written,
         _samples(model, tokenizer, examples, max_tokens, spread),
-        moved.compare(split, examples) if BASE in needs else (),
+        moved.compare(split, examples, trunk) if BASE in needs else (),
         partial(choices.scored, split, tokenizer, examples),
     )
     values = {gauge.name: gauge.per_row(known) for gauge in spread}

@@ -18,7 +18,9 @@ from mlx_rsft.errors import ConfigError
 from mlx_rsft.evaluation.tokenwise import TOKEN_BUDGET
 from mlx_rsft.loss.kernel import CHUNK_BYTES, Rows, chunks, read
 from mlx_rsft.models.fitted import OffSwitch, places
+from mlx_rsft.models.seam import TrunkStates
 from mlx_rsft.models.split import SplitModel
+from mlx_rsft.models.trunk import Trunk
 
 MOST_FALLEN = 80.0
 """Nats beyond which ``exp`` would overflow."""
@@ -42,8 +44,15 @@ class Moved:
     tokens: int
 
 
-def compare(split: SplitModel, examples: Sequence[Example]) -> list[Moved]:
+def compare(
+    split: SplitModel, examples: Sequence[Example], trunk: Trunk | None = None
+) -> list[Moved]:
     """The drift of every row, in order.
+
+    Args:
+        split: The model.
+        examples: Rows with what is demonstrated in them.
+        trunk: Knows what the model's frozen blocks make of a row: the base's blocks too.
 
     Raises:
         ConfigError: If the base is not at hand: no adapter, or other weights trained.
@@ -59,14 +68,20 @@ def compare(split: SplitModel, examples: Sequence[Example]) -> list[Moved]:
     found: dict[int, Moved] = {}
     for group in micro_batches([len(row.tokens) for row in examples], TOKEN_BUDGET):
         rows = [examples[place] for place in group]
-        found.update(zip(group, _rows(split, switch, rows), strict=True))
+        found.update(zip(group, _rows(split, switch, rows, trunk), strict=True))
     return [found[place] for place in range(len(examples))]
 
 
 def _rows(
-    split: SplitModel, switch: OffSwitch, rows: Sequence[Example]
+    split: SplitModel,
+    switch: OffSwitch,
+    rows: Sequence[Example],
+    trunk: Trunk | None,
 ) -> Iterator[Moved]:
-    facts = _tokens(split, switch, collate(rows))
+    batch = collate(rows)
+    tokens = [row.tokens for row in rows]
+    states = trunk.states(tokens, batch.tokens_BT.shape[1]) if trunk else None
+    facts = _tokens(split, switch, batch, states)
     begin = 0
     for row in rows:
         end = begin + row.num_supervised
@@ -75,11 +90,13 @@ def _rows(
         begin = end
 
 
-def _tokens(split: SplitModel, switch: OffSwitch, batch: Batch) -> np.ndarray:
+def _tokens(
+    split: SplitModel, switch: OffSwitch, batch: Batch, states: TrunkStates | None
+) -> np.ndarray:
     """KL, k3 and rise of each supervised token, (3, N)."""
-    hidden_ND = split.supervised(batch.tokens_BT, batch.rows_N)
+    hidden_ND = split.supervised(batch.tokens_BT, batch.rows_N, states)
     with switch.off():
-        base_ND = split.supervised(batch.tokens_BT, batch.rows_N)
+        base_ND = split.supervised(batch.tokens_BT, batch.rows_N, states)
     mx.eval(hidden_ND, base_ND)
     parts: list[np.ndarray] = []
     for start, end in chunks(split.head, hidden_ND, CHUNK_BYTES // 2):

@@ -14,6 +14,7 @@ from mlx_rsft import config as configuration
 from mlx_rsft import records
 from mlx_rsft.config import Resolved
 from mlx_rsft.data import batching
+from mlx_rsft.data.conversation import Example
 from mlx_rsft.data.source import TRAIN, VALID
 from mlx_rsft.errors import (
     ConfigError,
@@ -152,8 +153,6 @@ def train_all(stage: Stage, *, tune: bool, reporter: Reporter) -> list[Run]:
 
 def warm(stage: Stage, reporter: Reporter) -> None:
     """Run the frozen blocks on all rows that will be trained on, for no arm's account."""
-    if stage.trunk is None:
-        return
     rows = stage.splits.rows[TRAIN]
     size = stage.resolved.config.training.batch_size
     places = {
@@ -162,10 +161,16 @@ def warm(stage: Stage, reporter: Reporter) -> None:
         for step in range(stage.num_steps)
         for place in batching.window(step, len(rows), size, seed)
     }
-    with reporter.task("run the frozen blocks", len(places)) as advance:
-        for place in sorted(places):
-            tokens = rows[place].tokens
-            stage.trunk.states([tokens], len(tokens))
+    fill(stage, [rows[place] for place in sorted(places)], reporter)
+
+
+def fill(stage: Stage, rows: Sequence[Example], reporter: Reporter) -> None:
+    """Run the frozen blocks on rows, where what they make of them is kept."""
+    if stage.trunk is None:
+        return
+    with reporter.task("run the frozen blocks", len(rows)) as advance:
+        for row in rows:
+            stage.trunk.states([row.tokens], len(row.tokens))
             advance(1)
 
 

@@ -9,24 +9,20 @@ Test splits are never opened.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import mlx.core as mx
-
-from mlx_rsft import __version__, files, manifest
+from mlx_rsft import files
 from mlx_rsft.config import Resolved
-from mlx_rsft.data.batching import window
 from mlx_rsft.data.source import TRAIN
 from mlx_rsft.errors import CheckFailed, ConfigError, DataError
 from mlx_rsft.evaluation import Gauge
 from mlx_rsft.models.trunk import Trunk
 from mlx_rsft.objectives import Objective
 from mlx_rsft.records import finite
-from mlx_rsft.workflows import arms, assemble, halving, staging, standings, trials
+from mlx_rsft.workflows import arms, assemble, foreseen, halving, staging, trials
 from mlx_rsft.workflows.arms import Stage
 from mlx_rsft.workflows.halving import Contest, Places
 from mlx_rsft.workflows.outcome import limits, profile, told, winner
@@ -97,7 +93,7 @@ def prepare(resolved: Resolved, request: Request, reporter: Reporter) -> Search:
         _contest(stage, tag, list(each), request) for tag, each in by_tag.items()
     ]
     stage = replace(stage, trunk=_trunk(stage, contests, reporter))
-    plan = _plan(stage, contests, request, reporter)
+    plan = foreseen.plan(stage, contests, request.eta, reporter)
     return Search(stage, contests, request, plan)
 
 
@@ -168,84 +164,6 @@ def _trunk(
     trained = size * sum(rung.trials * rung.steps for rung in planned)
     runs = sum(rung.trials for rung in planned)
     return staging.trunk(stage, trained, validated * (runs + 1), reporter)
-
-
-def _plan(
-    stage: Stage, contests: Sequence[Contest], request: Request, reporter: Reporter
-) -> dict[str, Any]:
-    """What the search will do and cost, with what the bare model reaches."""
-    stage.begin(stage.seeds[0])
-    began = time.perf_counter()
-    everywhere = _places(stage, "")
-    bare = halving.bare(stage, everywhere, reporter)
-    scoring = time.perf_counter() - began
-    planned = [rung for contest in contests for rung in contest.rungs]
-    runs = sum(rung.trials for rung in planned)
-    steps = sum(rung.trials * rung.steps for rung in planned)
-    step = _seconds_per_step(stage)
-    (seed,) = stage.seeds
-    return {
-        "version": __version__,
-        "model": stage.resolved.config.model.source,
-        "data": stage.resolved.config.data.source,
-        "created": manifest.now(),
-        "seed": seed,
-        "steps": stage.num_steps,
-        "eta": request.eta,
-        "metrics": list(stage.gauges),
-        "kl_budget": request.kl_budget,
-        "splits": {
-            name: {
-                "rows": len(stage.splits.rows[name]),
-                "tokens": standings.supervised(stage, name),
-                "role": standings.role(name),
-            }
-            for name in stage.tests
-        },
-        "cost": {
-            "runs": runs,
-            "steps": steps,
-            "seconds_per_step": round(step, 4),
-            "seconds": round(steps * step + runs * scoring, 1),
-        },
-        "base": {
-            name: {metric: figure.as_record() for metric, figure in found.items()}
-            for name, found in bare.items()
-        },
-        "plans": [
-            {
-                "tag": contest.tag or None,
-                "trials": [str(trial) for trial in contest.trials],
-                "rungs": [
-                    {"trials": rung.trials, "steps": rung.steps}
-                    for rung in contest.rungs
-                ],
-            }
-            for contest in contests
-        ],
-    }
-
-
-def _seconds_per_step(stage: Stage) -> float:
-    """A step of the first arm, taken twice; the model is put back afterwards."""
-    config = stage.resolved.config
-    objective = next(iter(stage.arms.values()))
-    stepper = assemble.stepper(
-        stage.split, objective, stage.loaded, config, stage.trunk
-    )
-    rows = stage.splits.rows[TRAIN]
-    (seed,) = stage.seeds
-    chosen = [rows[n] for n in window(0, len(rows), config.training.batch_size, seed)]
-    stage.loaded.model.train()
-    stepper.references.refresh(0)
-    seconds = 0.0
-    for _ in range(2):
-        began = time.perf_counter()
-        stepper.step(chosen, 1.0)
-        mx.eval(stage.loaded.model.trainable_parameters())
-        seconds = time.perf_counter() - began
-    stage.begin(seed)
-    return seconds
 
 
 def search(found: Search, reporter: Reporter) -> dict[str, Any]:

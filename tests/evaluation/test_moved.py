@@ -1,3 +1,5 @@
+from dataclasses import astuple
+
 import mlx.core as mx
 import numpy as np
 import pytest
@@ -8,6 +10,8 @@ from mlx_rsft.errors import ConfigError
 from mlx_rsft.evaluation import moved
 from mlx_rsft.models import adapters
 from mlx_rsft.models.split import SplitModel
+from mlx_rsft.models.trunk import Trunk
+from mlx_rsft.models.trunk_store import MemoryStore
 from mlx_rsft.settings import AdapterSettings
 
 
@@ -19,9 +23,9 @@ def _examples(count=6):
     ]
 
 
-def _moved_model(size=0.3, keys=(), **changes):
+def _moved_model(size=0.3, keys=(), layers="last:2", **changes):
     model = testing.tiny_model(**changes)
-    adapters.attach(model, AdapterSettings(rank=2, layers="last:2", keys=keys))
+    adapters.attach(model, AdapterSettings(rank=2, layers=layers, keys=keys))
     mx.random.seed(1)
     for module in model.modules():
         if "lora_b" in module:
@@ -56,6 +60,18 @@ def test_drift_is_that_of_whole_distributions_computed_row_by_row(keys):
 def test_an_adapter_that_does_nothing_has_not_moved():
     for row in moved.compare(SplitModel(_moved_model(0.0)), _examples()):
         assert (row.kl, row.k3, row.rise) == pytest.approx((0, 0, 0), abs=1e-4)
+
+
+def test_kept_states_of_frozen_blocks_change_nothing():
+    model = _moved_model(layers="last:1")
+    split, examples = SplitModel(model), _examples()
+    depth = adapters.first_trained_block(model)
+    trunk = Trunk(split, depth, MemoryStore(10**7))
+    kept = moved.compare(split, examples, trunk)
+    assert trunk.stats.misses == len(examples)
+    for row, plain in zip(kept, moved.compare(split, examples), strict=True):
+        assert row.kl > 1e-4
+        assert astuple(row) == pytest.approx(astuple(plain), rel=1e-3, abs=1e-5)
 
 
 def test_the_adapter_is_back_on_afterwards():
