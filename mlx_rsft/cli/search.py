@@ -47,7 +47,7 @@ from mlx_rsft.errors import ConfigError
     "--kl-budget",
     type=click.FloatRange(min=0),
     help="Most divergence from the base on bundled general prompts, nats per token.  "
-    "[default: 0.2]",
+    "[default: 2]",
 )
 @click.option(
     "--per-tag",

@@ -93,30 +93,35 @@ def ranked(
 def halve(stage: Stage, contest: Contest, reporter: Reporter) -> list[list[Score]]:
     """Train and score rung after rung; the scores of each, the best first.
 
-    A rung has first those that may be chosen. Fewer rungs than planned are there if
-    nobody is left.
+    A rung has first those that may be chosen. Divergence grows with training, so all
+    of a rung can turn out to be over the budget; the next best of the rung before then
+    take their place. Fewer rungs than planned are there if nobody is left.
 
     Raises:
         Interrupted: If the user stopped it; the same command goes on.
     """
     done: list[list[Score]] = []
-    trials = list(contest.trials)
+    waiting = list(contest.trials)
     gauges = list(stage.gauges.values())
     for number, rung in enumerate(contest.rungs, start=1):
-        trials = trials[: rung.trials]
-        reporter.note(
-            f"rung {number} of {len(contest.rungs)}: {len(trials)} trials of "
-            f"{rung.steps} steps."
-        )
-        scores = [
-            attempt(stage, trial, rung.steps, contest.places, reporter)
-            for trial in trials
-        ]
-        order = ranked(scores, gauges, contest.kl_budget)
+        scores: list[Score] = []
+        order: list[Score] = []
+        while waiting and not order:
+            trials, waiting = waiting[: rung.trials], waiting[rung.trials :]
+            place = "in place of those over the budget, " if scores else ""
+            reporter.note(
+                f"rung {number} of {len(contest.rungs)}: {place}{len(trials)} trials "
+                f"of {rung.steps} steps."
+            )
+            scores += [
+                attempt(stage, trial, rung.steps, contest.places, reporter)
+                for trial in trials
+            ]
+            order = ranked(scores, gauges, contest.kl_budget)
         out = [score for score in scores if score not in order]
         done.append([*order, *sorted(out, key=lambda score: score.kl.value)])
-        trials = [score.trial for score in order]
-        if not trials:
+        waiting = [score.trial for score in order]
+        if not waiting:
             break
     return done
 

@@ -31,8 +31,12 @@ from mlx_rsft.workflows.staging import Plot
 
 METRICS = ("exact_match", "token_accuracy")
 """The first decides; it comes in steps of a row, so the next breaks ties."""
-KL_BUDGET = 0.2
-"""Nats per token on the bundled prompts."""
+KL_BUDGET = 2.0
+"""Nats per token on the bundled prompts: a guard against wreckage, not a fine sieve.
+
+Set by one measurement: the demo model moves by 1.3 in 45 steps at the default rate, while
+it learns a new answer format; a budget of 0.2 left no trial at all.
+"""
 FILE = "search.json"
 
 

@@ -242,6 +242,24 @@ def test_what_moves_the_model_too_far_is_out_and_the_best_of_the_rest_is_chosen(
     assert found["chosen"] == best["name"]
 
 
+def test_where_the_last_rung_is_over_the_budget_the_next_best_takes_its_place(
+    tmp_path, tiny_folder, data
+):
+    whole = _asked(tiny_folder, data)
+    one = {"rates": (0.06, 0.02, 0.00667), "arms": ("sft",)}
+    alone = _search(whole, tmp_path / "first", **one)
+    best, *others = alone["searches"][0]["trials"]
+    budget = best["rungs"][-1]["kl"]["value"] * 0.999
+    assert best["rungs"][0]["kl"]["value"] < budget  # it climbs over it later on
+    again = _search(whole, tmp_path / "again", kl_budget=budget, **one)
+    (found,) = again["searches"]
+    second = min(others, key=lambda t: t["rungs"][0]["worst"]["nll"]["value"])
+    assert found["chosen"] == second["name"]
+    dropped = {t["name"]: t["dropped"] for t in found["trials"]}
+    assert dropped[best["name"]].startswith("KL ")
+    assert [len(t["rungs"]) for t in found["trials"]] == [2, 2, 1]
+
+
 def test_where_nothing_stays_within_the_budget_nothing_is_chosen(
     tmp_path, tiny_folder, data
 ):
