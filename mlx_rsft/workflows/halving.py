@@ -94,8 +94,8 @@ def halve(stage: Stage, contest: Contest, reporter: Reporter) -> list[list[Score
     """Train and score rung after rung; the scores of each, the best first.
 
     A rung has first those that may be chosen. Divergence grows with training, so all
-    of a rung can turn out to be over the budget; the next best of the rung before then
-    take their place. Fewer rungs than planned are there if nobody is left.
+    of a rung can turn out to be over the budget; the next best of the rungs before
+    then take their place. Fewer rungs than planned are there if nobody is left.
 
     Raises:
         Interrupted: If the user stopped it; the same command goes on.
@@ -120,7 +120,7 @@ def halve(stage: Stage, contest: Contest, reporter: Reporter) -> list[list[Score
             order = ranked(scores, gauges, contest.kl_budget)
         out = [score for score in scores if score not in order]
         done.append([*order, *sorted(out, key=lambda score: score.kl.value)])
-        waiting = [score.trial for score in order]
+        waiting = [score.trial for score in order] + waiting
         if not waiting:
             break
     return done

@@ -38,9 +38,12 @@ def told(
         for rank, score in enumerate(rung, start=1):
             climbed.setdefault(score.trial, []).append(_rung(stage, score, rank))
             last[score.trial] = score
-    order = sorted(
-        climbed, key=lambda one: (-len(climbed[one]), climbed[one][-1]["rank"])
-    )
+
+    def place(trial: Trial) -> tuple[bool, int, int]:
+        chosen = best is not None and trial == best.trial
+        return not chosen, -len(climbed[trial]), climbed[trial][-1]["rank"]
+
+    order = sorted(climbed, key=place)
     return {
         "tag": contest.tag or None,
         "scored_on": {name: len(places) for name, places in contest.places.items()},

@@ -309,6 +309,35 @@ def test_ranks_go_by_the_worst_split_then_the_next_metric_then_drift():
     assert "budget of 0.2" in reasons["far"]
 
 
+def test_the_next_best_of_earlier_rungs_are_tried_until_one_is_within_the_budget(
+    monkeypatch,
+):
+    tried = []
+    order = ["a", "b", "c", "d"]  # the best first, and of them the first two run wild
+
+    def attempt(stage, trial, steps, places, reporter):
+        tried.append((trial.arm, steps))
+        kl = steps if trial.arm in "ab" else 0.1 * steps
+        return _score(trial.arm, kl, valid=(order.index(trial.arm), 0.5))
+
+    class Told:
+        gauges = choose(["nll", "token_accuracy"])
+
+    monkeypatch.setattr(halving, "attempt", attempt)
+    plan = [Rung(4, 1), Rung(2, 3), Rung(1, 9)]
+    trials = [Trial(name, 1e-3) for name in reversed(order)]
+
+    def last(budget):
+        contest = halving.Contest("", trials, plan, {"valid": [0]}, budget)
+        return halving.halve(Told(), contest, Silent())
+
+    rungs = last(5.0)
+    assert tried[4:] == [("a", 3), ("b", 3), ("a", 9), ("b", 9), ("c", 9)]
+    assert rungs[-1][0].trial.arm == "c"
+    assert last(0.5)[-1][0].why_out(0.5)  # all are over it after 9 steps
+    assert tried[-1] == ("d", 9)
+
+
 @pytest.mark.parametrize(
     ("trials", "steps", "eta", "wanted"),
     [
