@@ -23,7 +23,8 @@ COMMANDS: dict[str, str] = {
     "report": "Write the page of a comparison.",
     "metrics": "List what eval can measure.",
     "ratings": "Read blind sheets that people have filled in.",
-    "generate": "Let a model answer one prompt.",
+    "generate": "Let a model answer one prompt, or a file of them.",
+    "serve": "Serve a model to programs that speak OpenAI's protocol.",
     "objectives": "List the objectives, or plot one.",
     "data": "Work with data files.",
 }

@@ -114,6 +114,17 @@ def _lazy(settings: ModelSettings, report: Report | None) -> LoadedModel:
     )
 
 
+def context_length(folder: Path) -> int | None:
+    """The longest text, in tokens, that a model says it was made for."""
+    config = _config(folder)
+    inner = config.get("text_config")
+    for table in (config, inner if isinstance(inner, dict) else {}):
+        length = table.get("max_position_embeddings")
+        if isinstance(length, int) and length > 0:
+            return length
+    return None
+
+
 def tokenizer(settings: ModelSettings, report: Report | None = None) -> Any:
     """A model's tokenizer alone, without its weights; arguments and errors as ``load``."""
     machine.require_backend()
