@@ -26,6 +26,7 @@ COMMANDS: dict[str, str] = {
     "generate": "Let a model answer one prompt, or a file of them.",
     "chat": "Talk to a model, with its adapter on, off or in between.",
     "serve": "Serve a model to programs that speak OpenAI's protocol.",
+    "doctor": "Say what is wrong with this machine or a model, and what to do.",
     "objectives": "List the objectives, or plot one.",
     "data": "Work with data files.",
 }
