@@ -22,6 +22,8 @@ def _tuned(method="lora", **settings):
     for module in model.modules():
         if "lora_b" in module:
             module.lora_b = mx.random.normal(module.lora_b.shape) * 0.3
+        if "m" in module:  # trained too, so that no scale alone gives the base back
+            module.m = module.m * 1.2
     model.eval()
     return model, base
 
