@@ -7,7 +7,10 @@ heeded by the library underneath.
 from __future__ import annotations
 
 import os
+import urllib.error
+import urllib.request
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -73,3 +76,39 @@ def _unreachable(repository: str, kind: str, error: type[RsftError]) -> RsftErro
         else "Connect once to download it (then HF_HUB_OFFLINE=1 works without the "
         "network), or pass a local folder.",
     )
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """How the Hub is set up here: its address, its cache folder, and whether it is off."""
+
+    endpoint: str
+    cache: Path
+    offline: bool
+
+
+def state() -> State:
+    """Read from the library's own settings; asks nobody."""
+    from huggingface_hub import constants
+
+    offline = bool(constants.HF_HUB_OFFLINE)
+    return State(constants.ENDPOINT, Path(constants.HF_HUB_CACHE), offline)
+
+
+def cached(repository: str) -> Path | None:
+    """The folder of a model that is on this disk already; asks nobody."""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(repository, "config.json")
+    return Path(found).parent if isinstance(found, str) else None
+
+
+def unreachable(endpoint: str, timeout_s: float = 5.0) -> str:
+    """Why the Hub does not answer, in a few words; empty if it does."""
+    try:
+        with urllib.request.urlopen(endpoint, timeout=timeout_s):
+            return ""
+    except urllib.error.HTTPError:
+        return ""  # an answer, if not a friendly one
+    except (OSError, ValueError) as problem:
+        return str(getattr(problem, "reason", problem)) or type(problem).__name__

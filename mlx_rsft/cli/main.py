@@ -24,7 +24,10 @@ COMMANDS: dict[str, str] = {
     "report": "Write the page of a comparison.",
     "metrics": "List what eval can measure.",
     "ratings": "Read blind sheets that people have filled in.",
-    "generate": "Let a model answer one prompt.",
+    "generate": "Let a model answer one prompt, or a file of them.",
+    "chat": "Talk to a model, with its adapter on, off or in between.",
+    "serve": "Serve a model to programs that speak OpenAI's protocol.",
+    "doctor": "Say what is wrong with this machine or a model, and what to do.",
     "objectives": "List the objectives, or plot one.",
     "data": "Work with data files.",
 }

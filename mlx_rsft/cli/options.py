@@ -172,3 +172,31 @@ adapter = click.option(
 as_json = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON document on stdout."
 )
+
+
+def answering(max_tokens: int) -> Callable[[Command], Command]:
+    """Give a command ``--max-tokens``, ``--temperature`` and ``--thinking``."""
+
+    def decorate(command: Command) -> Command:
+        return click.option(
+            "--max-tokens",
+            type=click.IntRange(min=1),
+            default=max_tokens,
+            show_default=True,
+            help="Longest answer, in tokens.",
+        )(temperature(thinking(command)))
+
+    return decorate
+
+
+temperature = click.option(
+    "--temperature",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    help="0 takes the likeliest token each time.  [default: 0]",
+)
+thinking = click.option(
+    "--thinking",
+    is_flag=True,
+    help="Let the model think first, where its chat template has a switch for it.",
+)

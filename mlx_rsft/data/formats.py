@@ -186,9 +186,16 @@ def candidates(name: str) -> Sequence[Format]:
 
 
 def parse(
-    row: Row, formats: Sequence[Format] = tuple(FORMATS.values())
+    row: Row,
+    formats: Sequence[Format] = tuple(FORMATS.values()),
+    check: Callable[[Turns], None] = chat.check,
 ) -> Conversation:
     """The conversation in a row, in whichever of the formats it is.
+
+    Args:
+        row: As it stands in the file.
+        formats: Those it may have.
+        check: Raises ValueError if turns are well written but of no use.
 
     Raises:
         DataError: If no format or more than one fits, or the turns are unusable.
@@ -197,7 +204,7 @@ def parse(
     if len(fitting) != 1:
         raise _misfit(row, formats)
     try:
-        return _conversation(fitting[0].parse(row.record), row)
+        return _conversation(fitting[0].parse(row.record), row, check)
     except ValueError as problem:
         said, fault = str(problem), getattr(problem, "fault", "")
         message = f"{said[:1].upper()}{said[1:]}."
@@ -226,10 +233,12 @@ def _misfit(row: Row, formats: Sequence[Format]) -> DataError:
     )
 
 
-def _conversation(parsed: Turns | str, row: Row) -> Conversation:
+def _conversation(
+    parsed: Turns | str, row: Row, check: Callable[[Turns], None]
+) -> Conversation:
     turns, text = ((), parsed) if isinstance(parsed, str) else (parsed, "")
     if turns:
-        chat.check(turns)
+        check(turns)
     elif not text.strip():
         raise ValueError('"text" is empty')
     return Conversation(

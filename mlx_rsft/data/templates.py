@@ -152,15 +152,46 @@ def prompt(tokenizer: ChatTokenizer, question: str, *, thinking: bool) -> list[i
     Raises:
         ConfigError: If thinking is asked of a template without a switch for it.
     """
+    turns = [{"role": "user", "content": question}]
+    return conversation(tokenizer, turns, thinking=thinking)
+
+
+def conversation(
+    tokenizer: ChatTokenizer,
+    messages: Messages,
+    tools: Messages = (),
+    *,
+    thinking: bool,
+) -> list[int]:
+    """The turns so far as the model meets them when its reply is asked for.
+
+    Raises:
+        ConfigError: If thinking is asked of a template without a switch for it, or the
+            template refuses the turns, such as a system prompt it has no place for.
+    """
     template = Template(tokenizer)
+    check_switch(template, thinking=thinking)
+    from jinja2 import TemplateError
+
+    try:
+        asked = template.write(messages, tools, reply=True, thinking=thinking).text
+    except (
+        TemplateError, LookupError, TypeError, AttributeError, ValueError
+    ) as problem:  # fmt: skip
+        said = str(problem).rstrip(".")
+        raise ConfigError(
+            f"The chat template refuses the conversation: {said}."
+        ) from None
+    return tokenizer.encode(asked, add_special_tokens=False)
+
+
+def check_switch(template: Template, *, thinking: bool) -> None:
+    """Raise ConfigError if thinking is asked of a template that cannot turn it on."""
     if thinking and not template.switches:
         raise ConfigError(
             "The chat template of this model has no switch for thinking.",
             where="--thinking",
         )
-    turns = [{"role": "user", "content": question}]
-    asked = template.write(turns, [], reply=True, thinking=thinking).text
-    return tokenizer.encode(asked, add_special_tokens=False)
 
 
 def choose(tokenizer: ChatTokenizer, choice: str) -> None:

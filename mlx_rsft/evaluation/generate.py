@@ -85,6 +85,24 @@ def samples(
     return drawn
 
 
+def at_once(
+    model: nn.Module,
+    tokenizer: Any,
+    prompts: Sequence[Sequence[int]],
+    max_tokens: int,
+    *,
+    temperature: float,
+    seed: int,
+) -> list[Answer]:
+    """One answer to each of up to ``BATCH_ROWS`` prompts; temperature 0 is greedy."""
+    from mlx_lm.sample_utils import make_sampler
+
+    mx.random.seed(seed)
+    sampler = make_sampler(temp=temperature)
+    asked = [list(prompt) for prompt in prompts]
+    return _batch(model, tokenizer, asked, max_tokens, sampler=sampler)
+
+
 def _batch(
     model: nn.Module,
     tokenizer: Any,

@@ -14,7 +14,7 @@ from mlx.utils import tree_map
 
 from mlx_rsft import files, machine
 from mlx_rsft.errors import ModelError
-from mlx_rsft.models import quantize, source
+from mlx_rsft.models import quantize, rope, source
 from mlx_rsft.models.download import Report
 from mlx_rsft.settings import ModelSettings
 
@@ -101,17 +101,44 @@ def _lazy(settings: ModelSettings, report: Report | None) -> LoadedModel:
     """The model as it is to be, its weights not read yet."""
     machine.require_backend()
     folder = source.as_folder(settings.source, report)
-    config = _config(folder)
+    config = read_config(folder)
     _check_trust(folder, config, settings)
-    corrections, notes = _rope_correction(config)
+    corrections = rope.corrections(config)
     encoder = _tokenizer(folder, settings)
     model = _weights(folder, corrections, settings)
     precision, said = _settle(model, settings, rounded=_is_rounded(settings, config))
     model.freeze()
     model.eval()
+    notes = [_corrected(config, corrections)] if corrections else []
     return LoadedModel(
         model, encoder, folder, settings.source, precision, (*notes, *said)
     )
+
+
+def _corrected(config: Mapping[str, Any], corrections: Mapping[str, Any]) -> str:
+    return (
+        f"config.json names {rope.spelled(corrections, config)} in rope_parameters "
+        "only; it was put where mlx-lm reads it."
+    )
+
+
+def context_length(folder: Path) -> int | None:
+    """The longest text, in tokens, that a model says it was made for."""
+    config = read_config(folder)
+    inner = config.get("text_config")
+    for table in (config, inner if isinstance(inner, dict) else {}):
+        length = table.get("max_position_embeddings")
+        if isinstance(length, int) and length > 0:
+            return length
+    return None
+
+
+def end_tokens(folder: Path) -> list[int]:
+    """The tokens that the model's configuration, not its tokenizer, ends a turn with."""
+    from mlx_lm.utils import load_config
+
+    named = load_config(folder).get("eos_token_id")
+    return [named] if isinstance(named, int) else list(named or ())
 
 
 def tokenizer(settings: ModelSettings, report: Report | None = None) -> Any:
@@ -120,7 +147,8 @@ def tokenizer(settings: ModelSettings, report: Report | None = None) -> Any:
     return _tokenizer(source.as_folder(settings.source, report), settings)
 
 
-def _config(folder: Path) -> dict[str, Any]:
+def read_config(folder: Path) -> dict[str, Any]:
+    """``config.json`` of a model folder; ModelError if it cannot be read."""
     try:
         return json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as problem:
@@ -140,24 +168,6 @@ def _check_trust(
             where=str(folder),
             hint="If you trust its author, pass --trust-remote-code.",
         )
-
-
-def _rope_correction(config: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Lift ``rope_theta`` to where mlx-lm looks for it.
-
-    transformers 5 writes it inside ``rope_parameters`` only; mlx-lm then takes the
-    model class's default without a word.
-    """
-    inner = config.get("rope_parameters")
-    if "rope_theta" in config or not isinstance(inner, dict):
-        return {}, []
-    if "rope_theta" not in inner:
-        return {}, []
-    theta = inner["rope_theta"]
-    return {"rope_theta": theta}, [
-        f"config.json names the RoPE base {theta} in rope_parameters only; "
-        "it was put where mlx-lm reads it."
-    ]
 
 
 def _is_rounded(settings: ModelSettings, config: Mapping[str, Any]) -> bool:

@@ -429,3 +429,17 @@ def test_a_reader_that_leaves_is_no_error(tiny_folder, tiny_data):
     assert ran.stdout.endswith("0\n")
     assert "Traceback" not in ran.stderr
     assert "BrokenPipe" not in ran.stderr
+
+
+def test_generate_answers_a_file_and_says_how_many(tmp_path, tiny_folder):
+    (tmp_path / "asked.csv").write_text("question\nhi\nho\n")
+    flags = ["--model", tiny_folder, "--max-tokens", 4, "--map", "question=prompt"]
+    where = ["--in", "asked.csv", "--out", "answers.jsonl"]
+    ran = _run("generate", *flags, *where, "--json", cwd=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    assert json.loads(ran.stdout)["rows"] == 2
+    assert len(_lines(tmp_path / "answers.jsonl")) == 2
+    for wrong in (["--in", "asked.csv"], [*where, "--prompt", "a"], []):
+        refused = _run("generate", *flags, *wrong, cwd=tmp_path)
+        assert refused.returncode == 2
+        assert "--in" in refused.stderr

@@ -1,8 +1,10 @@
 """The whole way on a real model: fetch, train, use elsewhere, measure."""
 
 import json
+import signal
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import mlx.core as mx
@@ -115,3 +117,44 @@ def test_generated_answers_of_a_real_model_are_judged(tmp_path, demo_gguf):
     assert found["generated_exact_match"]["value"] == 0  # it answers in sentences
     assert 0 < found["avg_at_n:by=contains"]["value"] <= 0.5
     assert found["choices:of=Paris|Atlantis"]["n"] == 2
+
+
+def test_a_served_adapter_answers_under_any_name_until_ctrl_c(journey, demo_gguf):
+    adapter = journey / "run" / "adapter"
+    row = json.loads((journey / "data/test.jsonl").read_text().splitlines()[0])
+    flags = ["--model", demo_gguf, "--adapter", adapter]
+    command = [sys.executable, "-m", "mlx_rsft", "serve", *flags, "--port", "0"]
+    server = subprocess.Popen(
+        list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    try:
+        ready = server.stdout.readline().decode()
+        assert str(adapter) in ready
+        client = openai_style_client(ready.split()[-1])
+        (name,) = (model["id"] for model in client("/models")["data"])
+        messages = row["messages"][:1]
+        body = {"model": name, "messages": messages, "max_tokens": 12}
+        said = client("/chat/completions", body)["choices"][0]["message"]["content"]
+    finally:
+        server.send_signal(signal.SIGINT)
+        _, told = server.communicate(timeout=20)
+    assert server.returncode == 130
+    assert b"Traceback" not in told
+    ours = _ours(
+        "generate", *flags, "--prompt", messages[0]["content"], "--max-tokens", 12
+    )
+    assert said.strip() == ours.strip()
+
+
+def openai_style_client(base_url):
+    """What programs do with a base URL."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+    def ask(path, body=None):
+        kind = {"Content-Type": "application/json", "Authorization": "Bearer none"}
+        raw = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(base_url + path, raw, kind)
+        with opener.open(request, timeout=60) as answer:
+            return json.load(answer)
+
+    return ask
