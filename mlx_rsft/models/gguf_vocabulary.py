@@ -48,7 +48,7 @@ def special_ids(file: GgufFile) -> dict[str, int]:
     ids: dict[str, int] = {}
     for ours, theirs in SPECIAL.items():
         key = f"tokenizer.ggml.{theirs}_token_id"
-        if key in file.fields:
+        if key in file.metadata:
             ids[ours] = file.need(key, int)
             if not 0 <= ids[ours] < size:
                 file.refuse(f"{key} is {ids[ours]}, but there are {size} tokens.")
