@@ -110,7 +110,7 @@ class _Cursor:
         self.path = path
         self.everything = everything
         self.at = 0
-        self._seen = memoryview(everything[:MOST_BYTES_BEFORE_DATA])
+        self._seen = everything[:MOST_BYTES_BEFORE_DATA].data
 
     def skip(self, size: int) -> None:
         self.at += size

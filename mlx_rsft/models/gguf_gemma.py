@@ -86,6 +86,12 @@ def config_3(file: GgufFile) -> Config:
     )
     base = gguf_decoder.rope_base(file)
     scaling = gguf_decoder.rope_scaling(file)
+    every = file.size("gemma3.attention.sliding_window_pattern", GLOBAL_EVERY)
+    if every > shared["num_hidden_layers"]:
+        file.refuse(
+            f"every layer has a sliding window ({shared['num_hidden_layers']} layers, "
+            f"the pattern is {every}), which MLX's gemma3 model does not take."
+        )
     local_base = as_written(file.positive("gemma3.rope.freq_base_swa", LOCAL_ROPE_BASE))
     return {
         "architectures": ["Gemma3ForCausalLM"],
@@ -94,9 +100,7 @@ def config_3(file: GgufFile) -> Config:
         "hidden_activation": "gelu_pytorch_tanh",
         "query_pre_attn_scalar": _query_scalar(file, shared),
         "sliding_window": file.size("gemma3.attention.sliding_window"),
-        "sliding_window_pattern": file.size(
-            "gemma3.attention.sliding_window_pattern", GLOBAL_EVERY
-        ),
+        "sliding_window_pattern": every,
         # mlx-lm reads the first three, transformers from version 5 on the fourth.
         "rope_theta": base,
         "rope_local_base_freq": local_base,

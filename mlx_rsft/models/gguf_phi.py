@@ -56,6 +56,7 @@ def config(file: GgufFile) -> Config:
         "architectures": ["Phi3ForCausalLM"],
         "model_type": "phi3",
         **shared,
+        "pad_token_id": None,  # unless the file names one; transformers says 32000
         "hidden_act": "silu",
         "sliding_window": window or None,
         "original_max_position_embeddings": length,

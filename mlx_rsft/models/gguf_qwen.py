@@ -10,11 +10,12 @@ from typing import Any
 
 from mlx_rsft.models import gguf_decoder
 from mlx_rsft.models.gguf_decoder import rope_parameters
-from mlx_rsft.models.gguf_file import GgufFile
+from mlx_rsft.models.gguf_file import ELSEWHERE, GgufFile
 
 Config = dict[str, Any]
 
 LAYER = "model.layers.{}"
+WORDS_2 = ("qwen2", "deepseek-r1-qwen")
 _SHARED: dict[str, tuple[str, str]] = {
     **gguf_decoder.TENSORS,
     "blk.{}.ffn_norm.weight": (f"{LAYER}.post_attention_layernorm.weight", "D"),
@@ -35,11 +36,21 @@ TENSORS_3: dict[str, tuple[str, str]] = {
 def config_2(file: GgufFile) -> Config:
     """The ``config.json`` of a qwen2 model, without special tokens and quantisation.
 
+    transformers cuts the words of this model type by Qwen's own rule, and composes
+    accents first, whatever ``tokenizer.json`` says.
+
     Raises:
         ModelError: If a key is missing, or says what MLX's model does not do.
     """
     shared = gguf_decoder.config(file, "attention.sliding_window")
     gguf_decoder.refuse_other_head_width(file, shared)
+    words = file.need("tokenizer.ggml.pre", str)
+    if words not in WORDS_2:
+        file.refuse(
+            f"transformers cuts the words of every qwen2 model by one rule, which "
+            f"is not the pre-tokenizer {words!r} of this file.",
+            hint=f"Known: {', '.join(WORDS_2)}. {ELSEWHERE}",
+        )
     return {
         "architectures": ["Qwen2ForCausalLM"],
         "model_type": "qwen2",

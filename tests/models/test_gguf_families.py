@@ -1,0 +1,96 @@
+"""What every architecture owes: llama.cpp's numbers, whatever the blocks of a file."""
+
+import gguf as reference
+import mlx.core as mx
+import numpy as np
+import pytest
+import torch
+from mlx.utils import tree_flatten
+from mlx_lm import load
+from mlx_lm.utils import dequantize_model
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from mlx_rsft.models.gguf import convert
+from mlx_rsft.models.gguf_families import ARCHITECTURES
+
+# Both sides compute in float32: 6e-5 was measured. llama.cpp looks GELU up in a table
+# of float16, which moves log-probabilities of Gemma by up to 2e-3.
+NATS = {"gemma2": 5e-3, "gemma3": 5e-3}
+IDS = [(7 * i * i + 3 * i) % 900 for i in range(200)]
+KINDS = [
+    *("F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "MXFP4"),
+    *("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"),
+]
+
+
+@pytest.mark.parametrize(
+    ("architecture", "tied"),
+    [
+        (architecture, tied)
+        for architecture in ARCHITECTURES
+        for tied in (True, False)
+        if tied or architecture != "gemma2"
+    ],
+)
+def test_tokens_and_log_probabilities_are_those_of_llama_cpp_and_of_pytorch(
+    tiny_of, tmp_path, llama_cpp, nasty_texts, architecture, tied
+):
+    model = tiny_of(architecture, tied=tied)
+    model.metadata["tokenizer.chat_template"] = "{{ messages[0].content }}!"
+    path = model.write(tmp_path / "m.gguf")
+    convert(path, tmp_path / "model", float_type="float32")
+    server = llama_cpp(path)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
+    for text in nasty_texts:
+        assert tokenizer.encode(text) == server.ids(text, add_special=True)
+    chat = [{"role": "user", "content": "Hi"}]
+    assert tokenizer.apply_chat_template(chat, tokenize=False) == server.render(chat)
+    ours = load(str(tmp_path / "model"))[0](mx.array([IDS]))[0]
+    last = ours[-1] - mx.logsumexp(ours[-1])
+    theirs = server.log_probs(IDS, 20)
+    gaps = [abs(last[at].item() - theirs[at]) for at in theirs]
+    assert max(gaps) < NATS.get(architecture, 1e-3)
+    model = AutoModelForCausalLM.from_pretrained(
+        tmp_path / "model", attn_implementation="eager"
+    )
+    with torch.no_grad():
+        logits = model(torch.tensor([IDS])).logits[0].numpy()
+    # Float32 sums in another order.
+    np.testing.assert_allclose(np.array(ours), logits, atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_every_block_type_keeps_every_value_in_one_file(
+    tiny_of, tmp_path, architecture
+):
+    mixed = tiny_of(architecture, layers=6)
+    names = [name for name, value in mixed.tensors.items() if value.ndim == 2]
+    for at, name in enumerate(names):
+        mixed.store(name, KINDS[at % len(KINDS)])
+    plain = tiny_of(architecture, layers=6)
+    for name in names:
+        rows = reference.dequantize(mixed.tensors[name], mixed.types[name])
+        plain.tensors[name] = rows
+    weights = []
+    for model, folder in ((mixed, tmp_path / "mixed"), (plain, tmp_path / "plain")):
+        convert(model.write(tmp_path / "m.gguf"), folder, float_type="float32")
+        loaded, _ = load(str(folder))
+        kept = sum("scales" in module for module in loaded.modules())
+        assert (kept > 0) == (model is mixed)
+        loaded = dequantize_model(loaded)
+        weights.append(dict(tree_flatten(loaded.parameters())))
+    assert weights[0].keys() == weights[1].keys()
+    for name, value in weights[0].items():
+        np.testing.assert_array_equal(
+            np.array(value.astype(mx.float32)), np.array(weights[1][name]), name
+        )
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_folder_without_a_tensor_is_not_made(
+    tiny_of, refusal, tmp_path, architecture
+):
+    for name in [name for name in tiny_of(architecture).tensors if "blk.1." in name]:
+        model = tiny_of(architecture)
+        del model.tensors[name]
+        assert refusal(model.write(tmp_path / "m.gguf")) == f"{name} is missing"
