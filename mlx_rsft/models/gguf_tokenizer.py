@@ -31,6 +31,8 @@ TOKENIZERS: dict[str, Kind] = {
     "gpt2": Kind(gguf_bpe.rules, gguf_bpe.starts_with_bos),
     "llama": Kind(gguf_spm.rules, gguf_spm.starts_with_bos),
 }
+PHI_3 = ("phi-3", "phi3")  # in a model's name; nothing else in its files tells it
+PHI_3_KEEPS_SPACE = ("<unk>", "<s>", "<|endoftext|>")
 TURN_END = "<end_of_turn>"  # Gemma's files do not name it as ``eot``
 
 
@@ -68,7 +70,7 @@ def _tokenizer(file: GgufFile, vocabulary: Vocabulary, kind: Kind) -> str:
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": _added_tokens(vocabulary),
+        "added_tokens": _added_tokens(file, vocabulary),
         "post_processor": _post_processor(
             file, vocabulary.tokens, starts_with_bos=kind.starts_with_bos(file)
         ),
@@ -105,15 +107,20 @@ def _generation_config(
     }
 
 
-def _added_tokens(vocabulary: Vocabulary) -> list[dict[str, Any]]:
-    """Tokens found in a text before anything else; only some are hidden in output."""
+def _added_tokens(file: GgufFile, vocabulary: Vocabulary) -> list[dict[str, Any]]:
+    """Tokens found in a text before anything else; only some are hidden in output.
+
+    Those of Phi 3 swallow the white space that follows, in transformers and llama.cpp.
+    """
+    name = file.get("general.name", "").lower()
+    swallows = any(part in name for part in PHI_3)
     return [
         {
             "id": at,
             "content": token,
             "single_word": False,
             "lstrip": False,
-            "rstrip": False,
+            "rstrip": swallows and token not in PHI_3_KEEPS_SPACE,
             "normalized": False,
             "special": kind != USER_DEFINED,
         }
