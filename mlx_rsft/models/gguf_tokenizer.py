@@ -33,7 +33,8 @@ TOKENIZERS: dict[str, Kind] = {
 }
 PHI_3 = ("phi-3", "phi3")  # in a model's name; nothing else in its files tells it
 PHI_3_KEEPS_SPACE = ("<unk>", "<s>", "<|endoftext|>")
-TURN_END = "<end_of_turn>"  # Gemma's files do not name it as ``eot``
+# Many files do not name theirs as ``eot``; llama.cpp goes by the text too.
+TURN_ENDS = ("<end_of_turn>", "<|im_end|>", "<|eot_id|>", "<|end|>")
 
 
 def documents(file: GgufFile) -> dict[str, str]:
@@ -97,9 +98,9 @@ def _generation_config(
 ) -> dict[str, Any]:
     """What ends an answer: the end of the text, of a turn, of a message."""
     eos = ids["eos"]
-    others = [file.get(f"tokenizer.ggml.{end}_token_id", eos) for end in ("eot", "eom")]
-    if TURN_END in vocabulary.tokens:
-        others.append(vocabulary.tokens.index(TURN_END))
+    named = [gguf_vocabulary.special_id(file, end) for end in ("eot", "eom")]
+    others = [at for at in named if at is not None]
+    others += [at for at, token in enumerate(vocabulary.tokens) if token in TURN_ENDS]
     ends = list(dict.fromkeys([eos, *others]))
     return {
         **{f"{name}_token_id": at for name, at in ids.items()},

@@ -336,6 +336,9 @@ def tiny_of(vocabulary_of_bytes, scored_vocabulary):
         model = Tiny(architecture, tokenizer, norms, **shape)
         if architecture in more:
             more[architecture](model)
+        # Others than those that any reader would take for granted.
+        model.metadata[f"{architecture}.rope.freq_base"] = 50000.0
+        model.metadata[f"{architecture}.attention.layer_norm_rms_epsilon"] = 0.01
         if scored:
             model.metadata[f"{architecture}.attention.sliding_window"] = 256
         if architecture in ("qwen2", "qwen3"):
