@@ -1,5 +1,7 @@
 """What every architecture owes: llama.cpp's numbers, whatever the blocks of a file."""
 
+import json
+
 import gguf as reference
 import mlx.core as mx
 import numpy as np
@@ -103,3 +105,85 @@ def test_every_missing_tensor_is_named_and_no_folder_made(
         convert(model.write(tmp_path / "m.gguf"), folder, float_type="float32")
     assert all(f"{name} is missing" in str(caught.value) for name in names)
     assert not folder.exists()
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_sixteen_bits_are_those_that_the_activations_fit(
+    tiny_of, tmp_path, architecture
+):
+    model = tiny_of(architecture)
+    model.store("blk.0.ffn_down.weight", "MXFP4")
+    model.store("blk.1.ffn_down.weight", "Q8_0")
+    folder = tmp_path / "model"
+    convert(model.write(tmp_path / "m.gguf"), folder, float_type="half")
+    loaded, _ = load(str(folder))
+    values = [value for _, value in tree_flatten(loaded.parameters())]
+    floats = {v.dtype for v in values if mx.issubdtype(v.dtype, mx.floating)}
+    assert floats == {getattr(mx, ARCHITECTURES[architecture].half)}
+    assert mx.isfinite(loaded(mx.array([IDS[:4]]))).all()
+
+
+@pytest.mark.parametrize(
+    ("architecture", "key", "value", "message"),
+    [
+        ("qwen2", "attention.key_length", 32, "MLX's model takes 256 / 4"),
+        ("qwen2", "attention.sliding_window", 64, "has no counterpart in MLX's qwen2"),
+        ("qwen3", "attention.sliding_window", 64, "has no counterpart in MLX's qwen3"),
+        ("qwen3", "expert_count", 8, "has no counterpart in MLX's qwen3"),
+        ("qwen3", "rope.scaling.type", "yarn", "RoPE scaling of type 'yarn'"),
+        ("gemma2", "rope.scaling.type", "linear", "no counterpart in MLX's gemma2"),
+        ("gemma2", "attn_logit_softcapping", 0.0, "attn_logit_softcapping' is 0.0"),
+        ("gemma3", "attention.sliding_window_pattern", 7, "every layer has a sliding"),
+        ("phi3", "attention.key_length", 32, "MLX's model takes 256 / 4"),
+        ("phi3", "rope.dimension_count", 48, "differs from the head width, 64"),
+        ("phi3", "rope.scaling.type", "linear", "rope.scaling.type' is not converted"),
+    ],
+)
+def test_what_mlx_cannot_express_is_refused_by_name(
+    tiny_of, refusal, tmp_path, architecture, key, value, message
+):
+    model = tiny_of(architecture)
+    if key == "attention.key_length":
+        for same in ("attention.value_length", "rope.dimension_count"):
+            model.metadata[f"{architecture}.{same}"] = value
+    model.metadata[f"{architecture}.rope.scaling.factor"] = 2.0
+    model.metadata[f"{architecture}.{key}"] = value
+    assert message in refusal(model.write(tmp_path / "m.gguf"))
+
+
+def test_factors_for_long_texts_are_refused(tiny_of, refusal, tmp_path):
+    model = tiny_of("phi3")
+    model.tensors["rope_factors_long.weight"] = np.ones(32, np.float32)
+    model.tensors["rope_factors_short.weight"] = np.ones(32, np.float32)
+    message = refusal(model.write(tmp_path / "m.gguf"))
+    assert message.startswith("rope_factors_long.weight is there")
+
+
+def test_the_words_of_another_rule_are_refused_for_qwen2(tiny_of, refusal, tmp_path):
+    model = tiny_of("qwen2")
+    model.metadata["tokenizer.ggml.pre"] = "smollm"
+    message = refusal(model.write(tmp_path / "m.gguf"))
+    assert "not the pre-tokenizer 'smollm' of this file" in message
+
+
+def test_bos_begins_a_text_of_qwen2_where_the_file_wants_it(
+    tiny_of, tmp_path, llama_cpp, nasty_texts
+):
+    model = tiny_of("qwen2")
+    model.metadata["tokenizer.ggml.pre"] = "deepseek-r1-qwen"
+    model.metadata["tokenizer.ggml.add_bos_token"] = True
+    path = model.write(tmp_path / "m.gguf")
+    convert(path, tmp_path / "model", float_type="float32")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
+    server = llama_cpp(path)
+    for text in nasty_texts:
+        assert tokenizer.encode(text) == server.ids(text, add_special=True)
+
+
+def test_gemma_2_is_one_for_texts_of_its_window(tiny_of, refusal, tmp_path):
+    folder = tmp_path / "model"
+    convert(tiny_of("gemma2").write(tmp_path / "m"), folder, float_type="half")
+    config = json.loads((folder / "config.json").read_text())
+    assert config["max_position_embeddings"] == config["sliding_window"] == 256
+    path = tiny_of("gemma2", tied=False).write(tmp_path / "m.gguf")
+    assert "output.weight has no counterpart" in refusal(path)
