@@ -23,7 +23,9 @@ MAGIC = b"GGUF"
 VERSIONS = (2, 3)
 ALIGNMENT = 32
 MOST_DIMENSIONS = 4
-MOST_BYTES_BEFORE_DATA = 64 << 20  # four times those of a vocabulary of 262,144
+# Twice what the largest vocabularies take, 262,144 tokens with 514,906 merges.
+MOST_BYTES_BEFORE_DATA = 32 << 20
+MOST_IN_A_LIST = 1 << 20
 STRING, ARRAY = 8, 9
 NUMBERS: dict[int, str] = {
     # value type in the file: NumPy's name
@@ -149,6 +151,8 @@ class _Cursor:
             return self._numbers(kind, count, what)
         if 8 * count > len(self._seen) - self.at:
             self._short(8 * count, what)
+        if count > MOST_IN_A_LIST:
+            self.refuse(f"{what} has {count} texts; {MOST_IN_A_LIST} are the most.")
         return [self.text(what) for _ in range(count)]
 
     def _numbers(self, kind: int, count: int, what: str) -> list[Any]:

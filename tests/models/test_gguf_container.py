@@ -153,6 +153,13 @@ def test_what_a_file_claims_is_refused_by_name_at_once(tmp_path, case):
     assert message in refused_quickly(path)
 
 
+def test_a_list_of_millions_that_are_there_is_refused_at_once(tmp_path):
+    path = tmp_path / "m.gguf"
+    count = 3_000_000
+    path.write_bytes(whole(keys=[key("k", 9, listed(8, count) + bytes(8 * count))]))
+    assert refused_quickly(path) == "'k' has 3000000 texts; 1048576 are the most."
+
+
 def test_metadata_without_end_are_refused(refusal, tmp_path, monkeypatch):
     monkeypatch.setattr(gguf_container, "MOST_BYTES_BEFORE_DATA", 1 << 20)
     path = tmp_path / "m.gguf"

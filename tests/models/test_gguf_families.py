@@ -16,7 +16,7 @@ from mlx_rsft.errors import ModelError
 from mlx_rsft.models.gguf import convert
 from mlx_rsft.models.gguf_families import ARCHITECTURES
 
-# Both sides compute in float32: 6e-5 was measured. llama.cpp looks GELU up in a table
+# Both sides compute in float32: 3e-5 was measured. llama.cpp looks GELU up in a table
 # of float16, which moves log-probabilities of Gemma by up to 2e-3.
 NATS = {"gemma2": 5e-3, "gemma3": 5e-3}
 IDS = [(7 * i * i + 3 * i) % 900 for i in range(200)]
@@ -55,7 +55,7 @@ def test_tokens_and_log_probabilities_are_those_of_llama_cpp_and_of_pytorch(
     last = ours[-1] - mx.logsumexp(ours[-1])
     theirs = server.log_probs(IDS, 20)
     gaps = [abs(last[at].item() - theirs[at]) for at in theirs]
-    assert max(gaps) < NATS.get(architecture, 1e-3)
+    assert max(gaps) < NATS.get(architecture, 3e-4)
     model = AutoModelForCausalLM.from_pretrained(
         tmp_path / "model", attn_implementation="eager"
     )
