@@ -1,7 +1,7 @@
 """A GGUF file as a folder that mlx-lm and transformers load.
 
-4- and 8-bit blocks (Q4_0, Q4_1, Q8_0) keep their integers, so nothing is rounded twice;
-all others become floats. A new architecture is one more member of ``ARCHITECTURES``.
+Blocks that MLX has too (Q4_0, Q4_1, Q8_0, MXFP4) stay as they are, so nothing is
+rounded twice; all others become floats.
 """
 
 from __future__ import annotations
@@ -9,57 +9,32 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
-from numpy.typing import NDArray
 
 from mlx_rsft import files
 from mlx_rsft.errors import ConfigError, ModelError, nearest, raise_together
 from mlx_rsft.models import (
-    gguf_decoder,
+    gguf_blocks,
+    gguf_families,
     gguf_file,
-    gguf_gemma,
-    gguf_llama,
     gguf_tokenizer,
     gguf_vocabulary,
 )
-from mlx_rsft.models.gguf_file import ELSEWHERE, GROUP, Floats, GgufFile
+from mlx_rsft.models.gguf_blocks import Floats, Layout
+from mlx_rsft.models.gguf_container import Tensor, check_magic
+from mlx_rsft.models.gguf_families import Architecture
+from mlx_rsft.models.gguf_file import GgufFile
 
-CONVERTER = 2  # count up when the same file would become another folder
+CONVERTER = 3  # count up when the same file would become another folder
 FLOAT_TYPES = ("float32", "half")
+LONGEST_NAME = 100
 
 Config = dict[str, Any]
-
-
-class Architecture(NamedTuple):
-    """How one architecture of llama.cpp reads as a Hugging Face model."""
-
-    config: Callable[[GgufFile], Config]
-    tensors: Mapping[str, tuple[str, str]]  # GGUF name: (Hugging Face name, shape)
-    consumed: frozenset[str] = frozenset()  # tensors that ``config`` has read
-    rows: Callable[[str, NDArray[Any], Config], NDArray[Any]] = gguf_decoder.as_stored
-    norm_offset: float = 0.0  # what a norm has more than in Hugging Face models
-    half: str = "float16"  # the 16-bit type that its activations fit
-
-
-ARCHITECTURES: dict[str, Architecture] = {
-    "llama": Architecture(
-        gguf_llama.config,
-        gguf_llama.TENSORS,
-        frozenset({gguf_llama.ROPE_FACTORS}),
-        gguf_llama.rows,
-    ),
-    "gemma3": Architecture(
-        gguf_gemma.config,
-        gguf_gemma.TENSORS,
-        norm_offset=gguf_gemma.NORM_OFFSET,
-        half=gguf_gemma.HALF,
-    ),
-}
 
 
 def as_folder(source: Path, *, float_type: str) -> Path:
@@ -71,7 +46,7 @@ def as_folder(source: Path, *, float_type: str) -> Path:
     Raises:
         ModelError: If the file cannot be used; nothing is left behind.
     """
-    gguf_file.check_magic(source)
+    check_magic(source)
     kept = files.cache_folder() / "models"
     folder = kept / f"{_digest(source, kept)}-{float_type}-v{CONVERTER}"
     if not folder.exists():
@@ -94,6 +69,7 @@ def _digest(source: Path, kept: Path) -> str:
         record = json.loads(note.read_text(encoding="utf-8"))
         if record.items() >= seen.items():
             return record["sha256"]
+    gguf_file.read(source)  # hashing is slow for what is not going to be used
     digest = files.sha256(source)
     files.write_json(note, {**seen, "sha256": digest})
     return digest
@@ -117,7 +93,7 @@ def convert(source: Path, folder: Path, *, float_type: str) -> None:
         hint = nearest(float_type, FLOAT_TYPES)
         raise ConfigError(f"float_type is {float_type!r}.", hint=hint)
     file = gguf_file.read(source)
-    architecture = _architecture(file)
+    architecture = gguf_families.architecture(file)
     if float_type == "half":
         float_type = architecture.half
     config = architecture.config(file)
@@ -126,7 +102,7 @@ def convert(source: Path, folder: Path, *, float_type: str) -> None:
     with files.new_folder(folder) as scratch:
         for name, text in documents.items():
             files.write_text(scratch / name, text)
-        weights, bits = _weights(file, architecture, config, names, float_type)
+        weights, layouts = _weights(file, architecture, config, names, float_type)
         model = str(scratch / "model.safetensors")
         mx.save_safetensors(model, weights, metadata={"format": "mlx"})
         special = gguf_vocabulary.special_ids(file)
@@ -134,20 +110,9 @@ def convert(source: Path, folder: Path, *, float_type: str) -> None:
             **config,
             **{f"{name}_token_id": at for name, at in special.items()},
             "torch_dtype": float_type,
-            **_quantization(bits),
+            **_quantization(layouts),
         }
         files.write_json(scratch / "config.json", record)
-
-
-def _architecture(file: GgufFile) -> Architecture:
-    name = file.need("general.architecture", str)
-    if name not in ARCHITECTURES:
-        file.refuse(
-            f"GGUF files of architecture {name!r} cannot be converted; "
-            f"supported: {', '.join(ARCHITECTURES)}.",
-            hint=ELSEWHERE,
-        )
-    return ARCHITECTURES[name]
 
 
 def _names(
@@ -159,12 +124,9 @@ def _names(
         ModelError: If tensors are missing, unknown or of another shape; names each.
     """
     expected = _expected(architecture, config)
-    found = {
-        name: tuple(int(size) for size in reversed(tensor.shape))
-        for name, tensor in file.tensors.items()
-    }
-    unknown = found.keys() - expected.keys() - architecture.consumed
-    problems = [f"{name} has no counterpart in MLX's model" for name in sorted(unknown)]
+    found = {name: tensor.shape for name, tensor in file.tensors.items()}
+    unknown = sorted(found.keys() - expected.keys() - architecture.consumed)
+    problems = [f"{_named(name)} has no counterpart in MLX's model" for name in unknown]
     for name, (_, shape) in expected.items():
         if name not in found:
             problems.append(f"{name} is missing")
@@ -174,6 +136,12 @@ def _names(
     where = str(file.path)
     raise_together([ModelError(problem, where=where) for problem in problems])
     return {name: theirs for name, (theirs, _) in expected.items()}
+
+
+def _named(name: str) -> str:
+    """A stranger's name, fit for a terminal and not endless."""
+    plain = name if name.isprintable() else repr(name)
+    return plain if len(plain) < LONGEST_NAME else f"{plain[:LONGEST_NAME]}..."
 
 
 def _expected(
@@ -188,6 +156,8 @@ def _expected(
         "K": config["num_key_value_heads"] * config["head_dim"],
         "H": config["head_dim"],
     }
+    sizes["S"] = sizes["Q"] + 2 * sizes["K"]
+    sizes["U"] = 2 * sizes["F"]
     expected: dict[str, tuple[str, tuple[int, ...]]] = {}
     for ours, (theirs, letters) in architecture.tensors.items():
         shape = tuple(sizes[letter] for letter in letters)
@@ -205,47 +175,65 @@ def _weights(
     config: Config,
     names: Mapping[str, str],
     float_type: str,
-) -> tuple[dict[str, mx.array], dict[str, int]]:
-    """MLX's parameters by name, and the bits of each quantised module."""
+) -> tuple[dict[str, mx.array], dict[str, Layout]]:
+    """MLX's parameters by name, and the layout of each quantised module."""
     weights: dict[str, mx.array] = {}
-    bits: dict[str, int] = {}
+    layouts: dict[str, Layout] = {}
     for ours, theirs in names.items():
         tensor = file.tensors[ours]
-        kind = tensor.tensor_type.name
         rows = architecture.rows(ours, tensor.data, config)
-        floats: dict[str, Floats]
-        if kind in gguf_file.AFFINE:
-            affine = gguf_file.as_affine(rows, kind)
+        parts: dict[str, Any]
+        if _stays(ours, tensor):
+            kept = gguf_blocks.kept(rows, tensor.kind)
             module = theirs.removesuffix(".weight")
-            bits[module] = affine.bits
-            weights[theirs] = mx.array(affine.packed)
-            floats = {
-                f"{module}.scales": affine.scales,
-                f"{module}.biases": affine.biases,
-            }
+            layouts[module] = kept.layout
+            parts = {f"{module}.{part}": value for part, value in kept.parts.items()}
+            _rounded(file, ours, np.float32(kept.largest()), float_type)
         else:
             offset = architecture.norm_offset if ours.endswith("norm.weight") else 0
-            floats = {theirs: gguf_file.as_floats(rows, kind) - np.float32(offset)}
-        for name, values in floats.items():
-            weights[name] = _rounded(file, ours, values, float_type)
-    return weights, bits
+            parts = {theirs: _floats(file, ours, rows) - np.float32(offset)}
+        for name, values in parts.items():
+            is_float = values.dtype == np.float32
+            weights[name] = (
+                _rounded(file, ours, values, float_type)
+                if is_float
+                else mx.array(values)
+            )
+    return weights, layouts
 
 
-def _rounded(file: GgufFile, name: str, values: Floats, float_type: str) -> mx.array:
+def _stays(name: str, tensor: Tensor) -> bool:
+    """Whether a tensor keeps its blocks.
+
+    MLX looks embeddings of 4-bit floats up as bfloat16, whatever the model's type.
+    """
+    if len(tensor.shape) < 2 or tensor.kind not in gguf_blocks.KEPT:
+        return False
+    return (name, tensor.kind) != ("token_embd.weight", "MXFP4")
+
+
+def _floats(file: GgufFile, name: str, rows: gguf_blocks.Bytes) -> Floats:
+    try:
+        return gguf_blocks.as_floats(rows, file.tensors[name].kind)
+    except NotImplementedError as problem:
+        file.refuse(f"{name} cannot be read ({problem}).", hint=gguf_file.ELSEWHERE)
+
+
+def _rounded(file: GgufFile, name: str, values: Any, float_type: str) -> mx.array:
     result = mx.array(values).astype(getattr(mx, float_type))
     if not mx.isfinite(result).all().item():
         file.refuse(f"{name} holds numbers that are not finite in {float_type}.")
     return result
 
 
-def _quantization(bits: Mapping[str, int]) -> Config:
-    """The commonest width for all, and an entry per module that has another."""
-    if not bits:
+def _quantization(layouts: Mapping[str, Layout]) -> Config:
+    """The commonest layout for all, and an entry per module that has another."""
+    if not layouts:
         return {}
-    common, _ = Counter(bits.values()).most_common(1)[0]
+    common, _ = Counter(layouts.values()).most_common(1)[0]
     others = {
-        module: {"group_size": GROUP, "bits": width}
-        for module, width in bits.items()
-        if width != common
+        module: layout.as_config()
+        for module, layout in layouts.items()
+        if layout != common
     }
-    return {"quantization": {"group_size": GROUP, "bits": common, **others}}
+    return {"quantization": {**common.as_config(), **others}}

@@ -29,6 +29,13 @@ _MODERN = (
     r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}%s| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+_CAMEL = (
+    # A word ends where capitals follow small letters; ASCII alone has case here.
+    r"[^\r\n\p{L}\p{N}]?((?=[\p{L}])([^a-z]))*((?=[\p{L}])([^A-Z]))+%s"
+    r"|[^\r\n\p{L}\p{N}]?((?=[\p{L}])([^a-z]))+((?=[\p{L}])([^A-Z]))*%s"
+    r"|\p{N}%s| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+_ENDINGS = "(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])?"
 _LLAMA3 = Words((_MODERN % "{1,3}",), whole_words_first=True, starts_with_bos=True)
 
 WORDS: dict[str, Words] = {
@@ -38,7 +45,13 @@ WORDS: dict[str, Words] = {
     "llama-v3": _LLAMA3,
     "llama3": _LLAMA3,
     "falcon3": _LLAMA3,
+    "dbrx": Words((_MODERN % "{1,3}",)),
     "qwen2": Words((_MODERN % "",)),
+    "deepseek-r1-qwen": Words((_MODERN % "",)),
+    "tekken": Words(
+        (_CAMEL % ("", "", ""),), whole_words_first=True, starts_with_bos=True
+    ),
+    "gpt-4o": Words((_CAMEL % (_ENDINGS, _ENDINGS, "{1,3}"),)),
 }
 
 _BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}

@@ -16,7 +16,8 @@ Config = dict[str, Any]
 Rows = NDArray[Any]
 
 TENSORS: dict[str, tuple[str, str]] = {
-    # D width, F feed-forward width, V vocabulary, Q and K query and key rows, H head
+    # D width, F feed-forward width, V vocabulary, Q and K query and key rows, H head;
+    # S rows of queries, keys and values together, U of gate and up together
     "token_embd.weight": ("model.embed_tokens.weight", "VD"),
     "output_norm.weight": ("model.norm.weight", "D"),
     "output.weight": ("lm_head.weight", "VD"),
@@ -53,7 +54,7 @@ def config(file: GgufFile, *unmapped: str) -> Config:
     """
     prefix = file.need("general.architecture", str)
     for key in (*UNMAPPED, *unmapped):
-        if f"{prefix}.{key}" in file.fields:
+        if f"{prefix}.{key}" in file.metadata:
             file.refuse(f"'{prefix}.{key}' has no counterpart in MLX's {prefix} model.")
     heads = file.size(f"{prefix}.attention.head_count")
     width = file.size(f"{prefix}.embedding_length")
@@ -61,7 +62,12 @@ def config(file: GgufFile, *unmapped: str) -> Config:
     for key in (f"{prefix}.attention.value_length", f"{prefix}.rope.dimension_count"):
         if file.get(key, head_dim) != head_dim:
             file.refuse(f"{key!r} differs from the head width, {head_dim}.")
-    epsilon = file.need(f"{prefix}.attention.layer_norm_rms_epsilon", float)
+    if head_dim < 2 or head_dim % 2:
+        file.refuse(f"the head width is {head_dim}; halves of it are rotated.")
+    kv_heads = file.size(f"{prefix}.attention.head_count_kv", heads)
+    if heads % kv_heads:
+        file.refuse(f"{heads} heads cannot share {kv_heads} of keys and values.")
+    epsilon = file.positive(f"{prefix}.attention.layer_norm_rms_epsilon")
     layers = file.size(f"{prefix}.block_count")
     if layers > len(file.tensors):
         file.refuse(f"there are {layers} layers, but {len(file.tensors)} tensors.")
@@ -71,7 +77,7 @@ def config(file: GgufFile, *unmapped: str) -> Config:
         "intermediate_size": file.size(f"{prefix}.feed_forward_length"),
         "num_hidden_layers": layers,
         "num_attention_heads": heads,
-        "num_key_value_heads": file.get(f"{prefix}.attention.head_count_kv", heads),
+        "num_key_value_heads": kv_heads,
         "head_dim": head_dim,
         "attention_bias": False,
         "max_position_embeddings": file.size(f"{prefix}.context_length"),
@@ -80,10 +86,24 @@ def config(file: GgufFile, *unmapped: str) -> Config:
     }
 
 
+def refuse_other_head_width(file: GgufFile, shared: Config) -> None:
+    """Refuse a head width that MLX's model, which works it out itself, would not take.
+
+    Raises:
+        ModelError: If it is not the width divided by the number of heads.
+    """
+    width, heads = shared["hidden_size"], shared["num_attention_heads"]
+    if shared["head_dim"] * heads != width:
+        file.refuse(
+            f"the head width is {shared['head_dim']}; "
+            f"MLX's model takes {width} / {heads}."
+        )
+
+
 def rope_base(file: GgufFile) -> float:
     """The base of the rotation's frequencies."""
     prefix = file.need("general.architecture", str)
-    return as_written(file.get(f"{prefix}.rope.freq_base", 10000.0))
+    return as_written(file.positive(f"{prefix}.rope.freq_base", 10000.0))
 
 
 def rope_scaling(file: GgufFile) -> Config | None:
@@ -101,7 +121,7 @@ def rope_scaling(file: GgufFile) -> Config | None:
         )
     if kind == "none":
         return None
-    factor = file.need(f"{prefix}.rope.scaling.factor", float)
+    factor = file.positive(f"{prefix}.rope.scaling.factor")
     return {"rope_type": "linear", "factor": as_written(factor)}
 
 

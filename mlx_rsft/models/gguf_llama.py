@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlx_rsft.models import gguf_decoder
+from mlx_rsft.models.gguf_blocks import as_floats
 from mlx_rsft.models.gguf_decoder import as_written, rope_parameters
-from mlx_rsft.models.gguf_file import GgufFile, as_floats
+from mlx_rsft.models.gguf_file import GgufFile
 
 Config = dict[str, Any]
 Rows = NDArray[Any]
@@ -74,13 +75,16 @@ def _llama3_scaling(file: GgufFile, head_dim: int, theta: float) -> Config:
     3.3) and is accepted only if it gives back every divisor of the file.
     """
     tensor = file.tensors[ROPE_FACTORS]
-    stored = as_floats(tensor.data, tensor.tensor_type.name)
+    problem = f"{ROPE_FACTORS} does not follow the rule of Llama 3."
+    if (tensor.kind, tensor.shape) != ("F32", (head_dim // 2,)):
+        file.refuse(problem)
+    stored = as_floats(tensor.data, tensor.kind)
     factor, low, high, context = as_written(float(stored.max())), 1.0, 4.0, 8192
     wavelengths = 2 * np.pi * theta ** (np.arange(0, head_dim, 2) / head_dim)
     smooth = np.clip((context / wavelengths - low) / (high - low), 0, 1)
     expected = 1 / ((1 - smooth) / factor + smooth)
-    if stored.shape != expected.shape or not np.allclose(stored, expected, rtol=1e-5):
-        file.refuse(f"{ROPE_FACTORS} does not follow the rule of Llama 3.")
+    if not factor >= 1 or not np.allclose(stored, expected, rtol=1e-5):
+        file.refuse(problem)
     return {
         "rope_type": "llama3",
         "factor": factor,

@@ -7,6 +7,7 @@ without a token becomes the tokens of its UTF-8 bytes.
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import Any
 
 from mlx_rsft.models.gguf_file import ELSEWHERE, GgufFile
@@ -19,6 +20,9 @@ from mlx_rsft.models.gguf_vocabulary import (
 )
 
 SPACE = "\u2581"
+LONGEST_TOKEN = (
+    512  # characters; each of its cuts is looked at. Real ones have 16 to 100
+)
 
 
 def starts_with_bos(file: GgufFile) -> bool:
@@ -91,15 +95,20 @@ def _merges(file: GgufFile, vocabulary: Vocabulary) -> list[list[str]]:
         file.refuse(
             f"there are {len(vocabulary.tokens)} tokens but {len(scores)} scores."
         )
+    if not all(isinstance(score, float) and isfinite(score) for score in scores):
+        file.refuse("'tokenizer.ggml.scores' holds something that is no number.")
     joined = {
         token: float(score)
         for token, kind, score in zip(*vocabulary, scores, strict=True)
         if kind in (NORMAL, UNUSED)
     }
+    longest = max(map(len, joined), default=0)
+    if longest > LONGEST_TOKEN:
+        file.refuse(f"a token has {longest} characters; {LONGEST_TOKEN} are the most.")
     merges: list[list[str]] = []
     before = ""
     for token in sorted(joined, key=joined.__getitem__, reverse=True):
-        halves = [[token[:cut], token[cut:]] for cut in range(1, len(token))]
+        halves = ([token[:cut], token[cut:]] for cut in range(1, len(token)))
         found = [pair for pair in halves if pair[0] in joined and pair[1] in joined]
         if not found:
             continue

@@ -31,7 +31,10 @@ TOKENIZERS: dict[str, Kind] = {
     "gpt2": Kind(gguf_bpe.rules, gguf_bpe.starts_with_bos),
     "llama": Kind(gguf_spm.rules, gguf_spm.starts_with_bos),
 }
-TURN_END = "<end_of_turn>"  # Gemma's files do not name it as ``eot``
+PHI_3 = ("phi-3", "phi3")  # in a model's name; nothing else in its files tells it
+PHI_3_KEEPS_SPACE = ("<unk>", "<s>", "<|endoftext|>")
+# Many files do not name theirs as ``eot``; llama.cpp goes by the text too.
+TURN_ENDS = ("<end_of_turn>", "<|im_end|>", "<|eot_id|>", "<|end|>")
 
 
 def documents(file: GgufFile) -> dict[str, str]:
@@ -68,7 +71,7 @@ def _tokenizer(file: GgufFile, vocabulary: Vocabulary, kind: Kind) -> str:
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": _added_tokens(vocabulary),
+        "added_tokens": _added_tokens(file, vocabulary),
         "post_processor": _post_processor(
             file, vocabulary.tokens, starts_with_bos=kind.starts_with_bos(file)
         ),
@@ -95,9 +98,9 @@ def _generation_config(
 ) -> dict[str, Any]:
     """What ends an answer: the end of the text, of a turn, of a message."""
     eos = ids["eos"]
-    others = [file.get(f"tokenizer.ggml.{end}_token_id", eos) for end in ("eot", "eom")]
-    if TURN_END in vocabulary.tokens:
-        others.append(vocabulary.tokens.index(TURN_END))
+    named = [gguf_vocabulary.special_id(file, end) for end in ("eot", "eom")]
+    others = [at for at in named if at is not None]
+    others += [at for at, token in enumerate(vocabulary.tokens) if token in TURN_ENDS]
     ends = list(dict.fromkeys([eos, *others]))
     return {
         **{f"{name}_token_id": at for name, at in ids.items()},
@@ -105,15 +108,20 @@ def _generation_config(
     }
 
 
-def _added_tokens(vocabulary: Vocabulary) -> list[dict[str, Any]]:
-    """Tokens found in a text before anything else; only some are hidden in output."""
+def _added_tokens(file: GgufFile, vocabulary: Vocabulary) -> list[dict[str, Any]]:
+    """Tokens found in a text before anything else; only some are hidden in output.
+
+    Those of Phi 3 swallow the white space that follows, in transformers and llama.cpp.
+    """
+    name = file.get("general.name", "").lower()
+    swallows = any(part in name for part in PHI_3)
     return [
         {
             "id": at,
             "content": token,
             "single_word": False,
             "lstrip": False,
-            "rstrip": False,
+            "rstrip": swallows and token not in PHI_3_KEEPS_SPACE,
             "normalized": False,
             "special": kind != USER_DEFINED,
         }

@@ -44,12 +44,17 @@ def strings(file: GgufFile, key: str) -> list[str]:
 def special_ids(file: GgufFile) -> dict[str, int]:
     """Ids of the special tokens the file names, ``eos`` always: ``{"eos": 2, ...}``."""
     file.need("tokenizer.ggml.eos_token_id", int)
+    found = {ours: special_id(file, theirs) for ours, theirs in SPECIAL.items()}
+    return {ours: at for ours, at in found.items() if at is not None}
+
+
+def special_id(file: GgufFile, name: str) -> int | None:
+    """The id of the special token that llama.cpp calls ``name``, if there is one."""
+    key = f"tokenizer.ggml.{name}_token_id"
+    if key not in file.metadata:
+        return None
     size = len(file.need("tokenizer.ggml.tokens", list))
-    ids: dict[str, int] = {}
-    for ours, theirs in SPECIAL.items():
-        key = f"tokenizer.ggml.{theirs}_token_id"
-        if key in file.fields:
-            ids[ours] = file.need(key, int)
-            if not 0 <= ids[ours] < size:
-                file.refuse(f"{key} is {ids[ours]}, but there are {size} tokens.")
-    return ids
+    at = file.need(key, int)
+    if not 0 <= at < size:
+        file.refuse(f"{key} is {at}, but there are {size} tokens.")
+    return at

@@ -35,6 +35,12 @@ TEXTS = [
     "bell\x07 escape\x1b[0m null\x00 delete\x7f separator\x1c next\x85 line",
     "non-breaking\u00a0space zero\u200bwidth ideographic\u3000space bom\ufeff",
     "a" * 50 + "!" * 20 + "-" * 30,
+    "camelCase PascalCase HTTPServer iPhone ÉTÉ été ÀLaCarte",
+    "DON'T don't Don'T we'LL it's I'Mx 'S's",
+    "path/to//file.py\n//\r\n a/b /\n",
+    "12345 \uff11\uff12\uff13 ①② Ⅳ x1y22z333",
+    "ПриветМир ΑβΓ ǅungla ʰa ªº",
+    "中文English混合 한국어Test العربية ABC",
 ]
 
 
@@ -204,6 +210,9 @@ class Tiny:
         rng = np.random.default_rng(1)
         # High bits off: every pair of bytes is a finite float16 below 2.
         self.tensors[name] = rng.integers(0, 64, shape, dtype=np.uint8)
+        if kind.name == "MXFP4":
+            exponents = rng.integers(118, 124, (rows, width // 32))
+            self.tensors[name][:, ::size] = exponents
         self.types[name] = kind
 
     def write(self, path: Path, *, architecture=None, **options) -> Path:
@@ -228,11 +237,11 @@ class Tiny:
         return path
 
 
-@pytest.fixture
-def tiny(vocabulary):
-    """Makes a small random llama, to be changed and written."""
+@pytest.fixture(scope="session")
+def vocabulary_of_bytes(vocabulary):
+    """Metadata of a byte-level tokenizer."""
     tokens, merges = vocabulary
-    tokenizer = {
+    return {
         "tokenizer.ggml.model": "gpt2",
         "tokenizer.ggml.pre": "smollm",
         "tokenizer.ggml.tokens": tokens,
@@ -242,8 +251,13 @@ def tiny(vocabulary):
         "tokenizer.ggml.eos_token_id": 2,
     }
 
+
+@pytest.fixture
+def tiny(vocabulary_of_bytes):
+    """Makes a small random llama, to be changed and written."""
+
     def make(**shape) -> Tiny:
-        return Tiny("llama", tokenizer, (), **shape)
+        return Tiny("llama", vocabulary_of_bytes, (), **shape)
 
     return make
 
@@ -273,6 +287,65 @@ def tiny_gemma(scored_vocabulary):
         model.metadata["gemma3.rope.freq_base"] = 1e6
         model.metadata["gemma3.attention.sliding_window"] = 32
         model.metadata["tokenizer.ggml.add_space_prefix"] = False
+        return model
+
+    return make
+
+
+SANDWICH = [("post_attention_norm", False), ("post_ffw_norm", False)]
+HEADS = [("attn_q_norm", True), ("attn_k_norm", True)]
+NORMS = {"gemma2": SANDWICH, "gemma3": SANDWICH + HEADS, "qwen3": HEADS}
+
+
+def add_biases(model: Tiny) -> None:
+    """What qwen2 has besides."""
+    rng = np.random.default_rng(2)
+    for name in [
+        name
+        for name in model.tensors
+        if any(f".attn_{x}.weight" in name for x in "qkv")
+    ]:
+        rows = len(model.tensors[name])
+        bias = rng.normal(0, 1, rows).astype(np.float32)
+        model.tensors[name.replace("weight", "bias")] = bias
+
+
+def fuse(model: Tiny) -> None:
+    """What phi3 has in one matrix."""
+    for old, new in (
+        (("attn_q", "attn_k", "attn_v"), "attn_qkv"),
+        (("ffn_gate", "ffn_up"), "ffn_up"),
+    ):
+        for layer in range(model.metadata["phi3.block_count"]):
+            names = [f"blk.{layer}.{name}.weight" for name in old]
+            whole = np.concatenate([model.tensors.pop(name) for name in names])
+            model.tensors[f"blk.{layer}.{new}.weight"] = whole
+
+
+@pytest.fixture
+def tiny_of(vocabulary_of_bytes, scored_vocabulary):
+    """Makes a small random model of any architecture."""
+    more = {"qwen2": add_biases, "phi3": fuse}
+
+    def make(architecture, **shape) -> Tiny:
+        scored = architecture in ("gemma2", "gemma3", "phi3")
+        tokenizer = scored_vocabulary if scored else vocabulary_of_bytes
+        norms = NORMS.get(architecture, [])
+        if architecture == "gemma3":
+            shape = {"layers": 6, **shape}
+        model = Tiny(architecture, tokenizer, norms, **shape)
+        if architecture in more:
+            more[architecture](model)
+        # Others than those that any reader would take for granted.
+        model.metadata[f"{architecture}.rope.freq_base"] = 50000.0
+        model.metadata[f"{architecture}.attention.layer_norm_rms_epsilon"] = 0.01
+        if scored:
+            model.metadata[f"{architecture}.attention.sliding_window"] = 256
+        if architecture in ("qwen2", "qwen3"):
+            model.metadata["tokenizer.ggml.pre"] = "qwen2"
+        if architecture == "gemma2":
+            model.metadata["gemma2.attn_logit_softcapping"] = 3.0
+            model.metadata["gemma2.final_logit_softcapping"] = 5.0
         return model
 
     return make

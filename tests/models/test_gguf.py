@@ -122,7 +122,7 @@ def test_answers_are_sensible(demo):
 def test_an_unknown_architecture_is_refused_by_name(tiny, refusal, tmp_path):
     path = tiny().write(tmp_path / "m.gguf", architecture="qwen2moe")
     assert "architecture 'qwen2moe'" in refusal(path)
-    assert "supported: llama, gemma3." in refusal(path)
+    assert "supported: llama, qwen2, qwen3, gemma2, gemma3, phi3." in refusal(path)
 
 
 @pytest.mark.parametrize(

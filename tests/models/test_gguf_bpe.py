@@ -29,13 +29,13 @@ def test_each_rule_for_cutting_words_is_that_of_llama_cpp(
 
 def test_the_texts_tell_the_rules_apart(tiny, tmp_path, nasty_texts):
     ids = set()
-    for name in ("gpt-2", "smollm", "llama-bpe", "qwen2"):
+    for name in ("gpt-2", "smollm", "llama-bpe", "qwen2", "tekken", "gpt-4o"):
         model = tiny()
         model.metadata["tokenizer.ggml.pre"] = name
         convert(model.write(tmp_path / name), tmp_path / "model", float_type="float32")
         tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
         ids.add(json.dumps(encode_all(tokenizer, nasty_texts)))
-    assert len(ids) == 4
+    assert len(ids) == 6
 
 
 @pytest.mark.parametrize(

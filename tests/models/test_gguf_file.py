@@ -45,6 +45,43 @@ def test_4_and_8_bit_blocks_keep_every_value(tiny, tmp_path, kind, bits):
     np.testing.assert_array_equal(ours("model.layers.1.mlp.down_proj"), stayed)
 
 
+def test_blocks_of_4_bit_floats_stay_but_for_the_embedding(tiny, tmp_path):
+    model = tiny()
+    for name in (Q, DOWN, "token_embd.weight"):
+        model.store(name, "MXFP4")
+    model.store("blk.0.ffn_up.weight", "Q8_0")
+    folder = tmp_path / "model"
+    convert(model.write(tmp_path / "m.gguf"), folder, float_type="float32")
+    config = json.loads((folder / "config.json").read_text())
+    assert config["quantization"] == {
+        "group_size": 32,
+        "bits": 4,
+        "mode": "mxfp4",
+        "model.layers.0.mlp.up_proj": {"group_size": 32, "bits": 8},
+    }
+    weights = mx.load(str(folder / "model.safetensors"))
+    for ours, theirs in (
+        ("model.layers.0.self_attn.q_proj", in_mlx_order(dequantised(model, Q))),
+        ("model.layers.1.mlp.down_proj", dequantised(model, DOWN)),
+    ):
+        packed, scales = weights[f"{ours}.weight"], weights[f"{ours}.scales"]
+        assert scales.dtype == mx.uint8
+        found = mx.dequantize(packed, scales, group_size=32, bits=4, mode="mxfp4")
+        np.testing.assert_array_equal(np.array(found.astype(mx.float32)), theirs)
+    # MLX looks it up in bfloat16, whatever the rest of the model is in.
+    table = np.array(weights["model.embed_tokens.weight"])
+    np.testing.assert_array_equal(table, dequantised(model, "token_embd.weight"))
+
+
+def test_4_bit_floats_that_float16_cannot_hold_are_refused(tiny, refusal, tmp_path):
+    model = tiny()
+    model.store(DOWN, "MXFP4")
+    model.tensors[DOWN][0, 0] = 127 + 15  # 6 times 2 to the 15th
+    path = model.write(tmp_path / "m.gguf")
+    message = refusal(path, float_type="half")
+    assert message == f"{DOWN} holds numbers that are not finite in float16."
+
+
 @pytest.mark.parametrize(
     "kind", ["F16", "BF16", "Q5_0", "Q5_1", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"]
 )

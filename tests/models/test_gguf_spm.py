@@ -123,3 +123,26 @@ def test_another_number_of_scores_is_refused(tiny_scored, refusal, tmp_path):
     model.metadata["tokenizer.ggml.scores"] = [-1.0, -2.0]
     message = refusal(model.write(tmp_path / "m.gguf"))
     assert message.endswith("tokens but 2 scores.")
+
+
+def test_special_tokens_of_phi_3_swallow_the_space_behind_them(
+    tiny_of, tmp_path, llama_cpp, many_texts
+):
+    model = tiny_of("phi3")
+    model.metadata["general.name"] = "Phi-3 Mini 4k"
+    tokens = model.metadata["tokenizer.ggml.tokens"]
+    tokens = ["<|endoftext|>", "</s>", "<s>", *tokens[3:]]
+    tokens[5:10] = ["<|user|>", "<|end|>", "<|a|>", "<|b|>", "<|c|>"]  # were spaces
+    model.metadata["tokenizer.ggml.tokens"] = tokens
+    path = model.write(tmp_path / "m.gguf")
+    convert(path, tmp_path / "model", float_type="float32")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
+    server = llama_cpp(path)
+    texts = [
+        *many_texts,
+        "a<|im_end|>\n\n b <unk> c</s> <s> d<|endoftext|> e",
+        "<|im_end|>  <table> \n\n x",
+    ]
+    theirs = {text: server.ids(text, add_special=True) for text in texts}
+    assert encode_all(tokenizer, texts, special=True) == theirs
+    assert server.ids("<|im_end|> \nx") == server.ids("<|im_end|>x")
