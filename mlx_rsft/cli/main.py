@@ -23,6 +23,7 @@ COMMANDS: dict[str, str] = {
     "report": "Write the page of a comparison.",
     "metrics": "List what eval can measure.",
     "ratings": "Read blind sheets that people have filled in.",
+    "export": "Write an adapter for other programs.",
     "generate": "Let a model answer one prompt.",
     "objectives": "List the objectives, or plot one.",
     "data": "Work with data files.",

@@ -162,8 +162,8 @@ def save(model: nn.Module, config: dict[str, Any], folder: Path) -> None:
         files.write_json(scratch / "adapter_config.json", config)
 
 
-def load(model: nn.Module, folder: Path) -> None:
-    """Put a saved adapter on a model.
+def load(model: nn.Module, folder: Path) -> dict[str, Any]:
+    """Put a saved adapter on a model; returns its ``adapter_config.json``.
 
     Raises:
         ModelError: If the folder is no adapter, or not one of this model.
@@ -171,7 +171,8 @@ def load(model: nn.Module, folder: Path) -> None:
     from mlx_lm.tuner.utils import load_adapters
 
     try:
-        json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+        text = (folder / "adapter_config.json").read_text(encoding="utf-8")
+        config: dict[str, Any] = {"fine_tune_type": "lora", **json.loads(text)}
         if not (folder / "adapters.safetensors").is_file():
             raise FileNotFoundError("adapters.safetensors is missing")
         load_adapters(model, str(folder))
@@ -183,6 +184,7 @@ def load(model: nn.Module, folder: Path) -> None:
         ) from problem
     _check_complete(model, folder)
     model.eval()
+    return config
 
 
 def _check_complete(model: nn.Module, folder: Path) -> None:
