@@ -3,7 +3,7 @@
 A new target is one more line here; it is refused, written and read like the others.
 """
 
-from mlx_rsft.export import mlx_adapter
+from mlx_rsft.export import mlx_adapter, peft
 from mlx_rsft.export.product import Exporter
 
 EXPORTERS: dict[str, Exporter] = {
@@ -11,5 +11,10 @@ EXPORTERS: dict[str, Exporter] = {
         "mlx-lm adapter: mlx_lm.generate, mlx_lm.server, mlx-rsft",
         mlx_adapter.write,
         ("mlx-lm",),
+    ),
+    "peft": Exporter(
+        "PEFT adapter: transformers, vLLM, SGLang, TGI",
+        peft.write,
+        ("mlx-rsft", "peft"),
     ),
 }

@@ -14,7 +14,7 @@ from mlx_rsft.errors import ConfigError, ModelError, RsftError, nearest, raise_t
 from mlx_rsft.export import EXPORTERS, live
 from mlx_rsft.export.live import Live
 from mlx_rsft.export.product import Choices, Product
-from mlx_rsft.models import adapters
+from mlx_rsft.models import adapters, stored
 from mlx_rsft.rundir import RunDir
 from mlx_rsft.workflows import assemble
 from mlx_rsft.workflows.reporter import Reporter
@@ -128,11 +128,8 @@ def _recorded(folder: Path) -> Mapping[str, object]:
     if run.config.is_file() and run.adapter == folder:
         held = configuration.from_file(run.config).values
         return {k: v for k, v in held.items() if k.startswith(OF_RUNS)}
-    try:
-        named = json.loads((folder / "adapter_config.json").read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}  # the loader will say what is wrong
-    model = named.get("model") if isinstance(named, dict) else None
+    text = stored.config(folder)
+    model = text.get("base_model_name_or_path" if stored.is_peft(text) else "model")
     return {"model.source": model} if isinstance(model, str) else {}
 
 
