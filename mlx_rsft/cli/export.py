@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from mlx_rsft.cli import console, options
-from mlx_rsft.errors import ConfigError
+from mlx_rsft.errors import CheckFailed, ConfigError
 
 
 @click.command(
@@ -36,8 +36,22 @@ from mlx_rsft.errors import ConfigError
     metavar="NAME",
     help="What the files call the base model, such as its Hub id.",
 )
+@click.option(
+    "--gguf-type",
+    type=click.Choice(["f32", "f16", "bf16", "q8_0"]),
+    default="f32",
+    help="Type of the tensors of a GGUF adapter.  [default: f32]",
+)
+@click.option(
+    "--dora-as-lora",
+    type=click.IntRange(min=1),
+    metavar="RANK",
+    help="Let a GGUF adapter hold the nearest LoRA of this rank; says how near it is.",
+)
+@click.option("--no-verify", is_flag=True, help="Do not read back what is written.")
 @options.setting_flags(
     "model.source",
+    "data.source",
     "model.precision",
     "model.quantize",
     "model.trust_remote_code",
@@ -49,33 +63,37 @@ def command(
     source: Path,
     targets: tuple[str, ...],
     out: Path | None,
-    *,
-    base_name: str,
-    as_json: bool,
+    **chosen: Any,
 ) -> None:
-    """Write an adapter for other programs.
+    """Write an adapter for other programs, and let them read it back.
 
-    SOURCE is a run directory, or any folder with an mlx-lm adapter; --model names the
-    base model where its files do not. No written file names a path of this machine.
+    SOURCE is a run directory, or any folder with an adapter of mlx-lm or PEFT; --model
+    names the base model where its files do not. Each product is loaded again as its
+    users load it and compared with the live adapter, on bundled prompts and on rows of
+    yours (--data, or those of the run); exit code 3 if one differs. No written file
+    names a path of this machine or holds a row of yours.
     """
     from mlx_rsft.export.product import Choices
-    from mlx_rsft.workflows.export import export
+    from mlx_rsft.workflows import export
 
     if out is None:
         raise ConfigError("No folder is given.", where="--out", hint="Pass --out DIR.")
-    entries = export(
+    entries = export.export(
         options.resolved(config_file, assignments),
         source,
         _split(targets),
         out,
+        Choices(chosen["gguf_type"], chosen["dora_as_lora"] or 0, chosen["base_name"]),
         console.TerminalReporter(),
-        choices=Choices(),
-        base_name=base_name,
+        verified=not chosen["no_verify"],
     )
-    if as_json:
+    if chosen["as_json"]:
         console.emit_json(entries)
+        if any(entry["verified"] is False for entry in entries):
+            raise click.exceptions.Exit(CheckFailed.exit_code)
     else:
         _show(entries, out)
+        export.raise_unless_verified(entries, out)
 
 
 def _split(targets: Sequence[str]) -> list[str]:
@@ -85,5 +103,26 @@ def _split(targets: Sequence[str]) -> list[str]:
 
 
 def _show(entries: Sequence[dict[str, Any]], out: Path) -> None:
-    rows = [[entry["target"], str(out / entry["path"])] for entry in entries]
-    console.table(["target", "path"], rows, left=True)
+    columns = ["target", "path", "reader", "verified", "apart", "allowed", "greedy"]
+    rows = [
+        [
+            entry["target"],
+            str(out / entry["path"]),
+            entry["reader"] or "",
+            {True: "yes", False: "NO", None: entry["note"]}[entry["verified"]],
+            _number(entry["max_difference"], ".2g"),
+            _number(entry["tolerance"], ".2g"),
+            _number(entry["greedy_agreement"], ".0%"),
+        ]
+        for entry in entries
+    ]
+    console.table(columns, rows, left=True)
+    notes = {
+        (entry["target"], note): None for entry in entries for note in entry["notes"]
+    }
+    for target, note in notes:
+        console.emit(f"{target}: {note}")
+
+
+def _number(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)

@@ -3,7 +3,7 @@
 A new target is one more line here; it is refused, written and read like the others.
 """
 
-from mlx_rsft.export import mlx_adapter, peft
+from mlx_rsft.export import gguf_lora, mlx_adapter, peft
 from mlx_rsft.export.product import Exporter
 
 EXPORTERS: dict[str, Exporter] = {
@@ -16,5 +16,8 @@ EXPORTERS: dict[str, Exporter] = {
         "PEFT adapter: transformers, vLLM, SGLang, TGI",
         peft.write,
         ("mlx-rsft", "peft"),
+    ),
+    "gguf": Exporter(
+        "GGUF LoRA adapter: llama.cpp, Ollama", gguf_lora.write, ("gguf", "llama.cpp")
     ),
 }

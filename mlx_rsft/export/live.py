@@ -139,6 +139,15 @@ def floats(array: mx.array) -> Floats:
     return np.array(array.astype(mx.float32))
 
 
+def weight(bare: nn.Module) -> mx.array:
+    """The weight of a module, out of its blocks if it is quantised; not evaluated."""
+    held: mx.array = bare["weight"]
+    if "scales" not in bare:
+        return held
+    kept = {key: getattr(bare, key) for key in ("group_size", "bits", "mode")}
+    return mx.dequantize(held, bare["scales"], bare.get("biases"), **kept)
+
+
 def base_name(named: str, given: str = "") -> str:
     """What exported files call the base model; never a path on this disk.
 

@@ -18,10 +18,12 @@ class Choices:
         gguf_type: Type of the tensors of a GGUF adapter.
         dora_as_lora: Rank of the LoRA that stands for a DoRA in a GGUF adapter; 0: a
             DoRA is refused there.
+        base_name: What the files call the base model; empty: its own name.
     """
 
     gguf_type: str = "f32"
     dora_as_lora: int = 0
+    base_name: str = ""
 
 
 @dataclass(frozen=True, slots=True)

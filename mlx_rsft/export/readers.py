@@ -2,84 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator
 from contextlib import contextmanager
 
-import mlx.core as mx
-import mlx.nn as nn
-import numpy as np
-from numpy.typing import NDArray
-
+from mlx_rsft.export import gguf_reader, llama_cpp, torch_peft
+from mlx_rsft.export.dense import HALF, Dense, always, bare, rounding
 from mlx_rsft.export.live import Live
 from mlx_rsft.export.product import Product
-from mlx_rsft.export.reading import LIKELIEST, Reader, Row
-from mlx_rsft.models import adapters, fitted
-
-EXACT = 1e-3
-"""The same numbers, multiplied in another order: float32 through all blocks, nats."""
-HALF = 0.1
-"""The same in 16 bits: activations that are rounded to the other side, nats."""
-
-
-class Dense:
-    """A model of mlx that sees a whole row at once."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self._model = model
-
-    def likely(self, row: Row) -> Iterator[tuple[int, Mapping[int, float]]]:
-        yield from likeliest(row, log_probs(self._model, row))
-
-
-def log_probs(model: nn.Module, row: Row) -> NDArray[np.float32]:
-    """Log-probabilities of every token at each place of a row, ``[places, V]``, nats."""
-    logits = model(mx.array([row.tokens]))[0, row.start - 1 : -1].astype(mx.float32)
-    return np.array(logits - mx.logsumexp(logits, axis=-1, keepdims=True))
-
-
-def likeliest(
-    row: Row, found: NDArray[np.float32]
-) -> Iterator[tuple[int, Mapping[int, float]]]:
-    """What a reader answers who knows all log-probabilities, ``[places, V]``."""
-    for place, values in enumerate(found, row.start):
-        most = np.argpartition(values, -LIKELIEST)[-LIKELIEST:]
-        yield place, {int(token): float(values[token]) for token in most}
-
-
-@contextmanager
-def bare(live: Live) -> Generator[nn.Module]:
-    """The base model without its adapter; whatever is put on it comes off again."""
-    held = fitted.places(live.model)
-    for place in held:
-        place.parent[place.key] = place.bare
-    try:
-        yield live.model
-    finally:
-        fitted.remove(live.model)
-        for place in held:
-            place.parent[place.key] = place.module
-
-
-def rounding(live: Live, product: Product) -> float:
-    """What the base model's own precision explains, nats."""
-    del product
-    logits = live.model(mx.array([[0]]))
-    return EXACT if logits.dtype == mx.float32 else HALF
-
-
-def always(live: Live, product: Product) -> str:
-    """Of a reader that is part of this package."""
-    del live, product
-    return ""
+from mlx_rsft.export.reading import Reader
+from mlx_rsft.models import adapters, stored
 
 
 @contextmanager
 def _mlx(live: Live, product: Product) -> Generator[Dense]:
+    from mlx_lm.tuner.utils import load_adapters
+
+    with bare(live) as model:
+        load_adapters(model, str(product.path))
+        yield Dense(model.eval())
+
+
+@contextmanager
+def _ours(live: Live, product: Product) -> Generator[Dense]:
     with bare(live) as model:
         adapters.load(model, product.path)
         yield Dense(model)
 
 
+@contextmanager
+def _gguf(live: Live, product: Product) -> Generator[Dense]:
+    with bare(live) as model:
+        found = gguf_reader.read(model, product.path)
+        stored.put_on(model, found, product.path)
+        yield Dense(model.eval())
+
+
+def _gguf_rounding(live: Live, product: Product) -> float:
+    kind = product.path.stem.rpartition("-")[2]
+    return rounding(live, product) + llama_cpp.OF_TYPE.get(kind, HALF)
+
+
 READERS: dict[str, Reader] = {
     "mlx-lm": Reader("mlx-lm's own loader", always, _mlx, rounding),
+    "mlx-rsft": Reader("mlx-rsft --adapter", always, _ours, rounding),
+    "gguf": Reader("the file as llama.cpp reads it", always, _gguf, _gguf_rounding),
+    "llama.cpp": Reader(
+        "llama.cpp itself", llama_cpp.missing, llama_cpp.read, llama_cpp.tolerance
+    ),
+    "peft": Reader(
+        "transformers and PEFT",
+        torch_peft.missing,
+        torch_peft.read,
+        torch_peft.tolerance,
+    ),
 }

@@ -1,27 +1,26 @@
-"""Write an adapter for other programs."""
+"""Write an adapter for other programs, and let them read it back."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mlx_rsft import config as configuration
 from mlx_rsft import files
 from mlx_rsft.config import Resolved
-from mlx_rsft.errors import ConfigError, ModelError, RsftError, nearest, raise_together
-from mlx_rsft.export import EXPORTERS, live
+from mlx_rsft.errors import CheckFailed, ConfigError, nearest, raise_together
+from mlx_rsft.export import EXPORTERS, verify
 from mlx_rsft.export.live import Live
 from mlx_rsft.export.product import Choices, Product
-from mlx_rsft.models import adapters, stored
-from mlx_rsft.rundir import RunDir
-from mlx_rsft.workflows import assemble
+from mlx_rsft.export.verify import Questions, Verdict
+from mlx_rsft.workflows import subject
 from mlx_rsft.workflows.reporter import Reporter
 
 RECORD = "export.json"
-OF_RUNS = ("model.", "data.")
-"""Settings of a run that say what its adapter was trained on."""
+UNASKED = Verdict(None, None, note="not verified: --no-verify")
+
+Entries = list[dict[str, Any]]
 
 
 def export(
@@ -29,37 +28,67 @@ def export(
     adapter: Path,
     targets: Sequence[str],
     out: Path,
+    choices: Choices,
     reporter: Reporter,
     *,
-    choices: Choices,
-    base_name: str = "",
-) -> list[dict[str, Any]]:
-    """Write every target into a folder of its own name in ``out``.
+    verified: bool = True,
+) -> Entries:
+    """Write every target into a folder of its own name in ``out``, and read it back.
 
     Args:
         resolved: The settings; what a run recorded of itself fills what is not given.
-        adapter: A run, or an adapter's folder.
+        adapter: A run, or an adapter's folder, mlx-lm's or PEFT's.
         targets: Keys of ``EXPORTERS``.
         out: A new folder.
-        reporter: Told of progress.
         choices: What is chosen about the files.
-        base_name: What the files call the base model; empty: its own name.
+        reporter: Told of progress.
+        verified: Whether readers are asked.
 
     Returns:
-        What ``export.json`` holds: a record per target.
+        What ``export.json`` holds: an entry per target and reader.
 
     Raises:
         RsftError: Whatever is wrong with what is given; nothing is left behind.
     """
     check_targets(targets)
     check_free(out)
-    subject = opened(resolved, adapter, reporter, base_name)
+    resolved = subject.completed(resolved, adapter)
+    live = subject.opened(resolved, adapter, reporter, choices.base_name)
     with files.new_folder(out) as scratch:
-        made = [_written(name, subject, scratch, choices, reporter) for name in targets]
-        entries = [_entry(product, scratch) for product in made]
+        made = [_written(name, live, scratch, choices, reporter) for name in targets]
+        asked = None
+        if verified:
+            with reporter.task("ask the live model", 0):
+                asked = verify.questions(live, subject.rows(resolved, live, reporter))
+        entries = [
+            entry
+            for product in made
+            for entry in _entries(product, live, asked, scratch, reporter)
+        ]
         text = json.dumps(entries, indent=2, ensure_ascii=False, allow_nan=False)
         files.write_text(scratch / RECORD, text + "\n")
     return entries
+
+
+def raise_unless_verified(entries: Entries, out: Path) -> None:
+    """Say which readers found something else than the live model.
+
+    Raises:
+        CheckFailed: If there is one; what was written is still there.
+    """
+    raise_together(
+        [
+            CheckFailed(
+                f"{entry['reader']} reads {entry['target']} otherwise than the live "
+                f"model: {entry['max_difference']:.3g} {entry['unit']} apart, "
+                f"{entry['tolerance']:.3g} allowed.",
+                where=str(out / entry["path"]),
+                hint="Do not use it.",
+            )
+            for entry in entries
+            if entry["verified"] is False
+        ]
+    )
 
 
 def check_targets(targets: Sequence[str]) -> None:
@@ -93,68 +122,30 @@ def check_free(out: Path) -> None:
         )
 
 
-def opened(
-    resolved: Resolved, adapter: Path, reporter: Reporter, base_name: str = ""
-) -> Live:
-    """The model with the adapter on it, as the settings and the adapter's files say.
-
-    Raises:
-        RsftError: If there is no such adapter, or no such model.
-    """
-    folder = _folder(adapter)
-    known = _recorded(folder)
-    given = {key: value for key, value in known.items() if not resolved.is_given(key)}
-    resolved = configuration.changed(resolved, given, str(adapter))
-    configuration.require(resolved.config, "model.source")
-    loaded = assemble.model(resolved.config, reporter)
-    config = adapters.load(loaded.model, folder)
-    return Live(loaded, config, live.base_name(loaded.source, base_name))
-
-
-def _folder(adapter: Path) -> Path:
-    for folder in (adapter, RunDir(adapter).adapter):
-        if (folder / "adapter_config.json").is_file():
-            return folder
-    raise ModelError(
-        "There is no adapter.",
-        where=str(adapter),
-        hint="Pass a run directory, or a folder with adapter_config.json.",
-    )
-
-
-def _recorded(folder: Path) -> Mapping[str, object]:
-    """Which model and data an adapter belongs to, as far as its files tell."""
-    run = RunDir(folder.parent)
-    if run.config.is_file() and run.adapter == folder:
-        held = configuration.from_file(run.config).values
-        return {k: v for k, v in held.items() if k.startswith(OF_RUNS)}
-    text = stored.config(folder)
-    model = text.get("base_model_name_or_path" if stored.is_peft(text) else "model")
-    return {"model.source": model} if isinstance(model, str) else {}
-
-
 def _written(
-    target: str, subject: Live, out: Path, choices: Choices, reporter: Reporter
+    target: str, live: Live, out: Path, choices: Choices, reporter: Reporter
 ) -> Product:
     folder = out / target
     folder.mkdir()
     with reporter.task(f"write {target}", 0):
-        try:
-            return EXPORTERS[target].write(subject, folder, choices)
-        except RsftError as problem:
-            reporter.note(f"{target} cannot be written; nothing is left behind.")
-            raise problem from None
+        return EXPORTERS[target].write(live, folder, choices)
 
 
-def _entry(product: Product, out: Path) -> dict[str, Any]:
-    return {
-        "target": product.target,
-        "path": str(product.path.relative_to(out)),
-        "reader": None,
-        "verified": None,
-        "max_difference": None,
-        "tolerance": None,
-        "unit": "nats",
-        "greedy_agreement": None,
-        "notes": list(product.notes),
-    }
+def _entries(
+    product: Product,
+    live: Live,
+    asked: Questions | None,
+    out: Path,
+    reporter: Reporter,
+) -> Entries:
+    """A product's entries in ``export.json``, one per reader."""
+    head = {"target": product.target, "path": str(product.path.relative_to(out))}
+    tail = {"notes": list(product.notes)}
+    if asked is None:
+        return [head | UNASKED.as_record() | tail]
+    found: Entries = []
+    for reader in EXPORTERS[product.target].readers:
+        with reporter.task(f"read {product.target} with {reader}", 0):
+            verdict = verify.verify(live, product, asked, reader)
+        found.append(head | verdict.as_record() | tail)
+    return found
