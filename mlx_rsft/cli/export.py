@@ -49,6 +49,14 @@ from mlx_rsft.errors import CheckFailed, ConfigError
     help="Let a GGUF adapter hold the nearest LoRA of this rank; says how near it is.",
 )
 @click.option("--no-verify", is_flag=True, help="Do not read back what is written.")
+@click.option(
+    "--check",
+    "stacks",
+    multiple=True,
+    metavar="STACK,...",
+    help="Write nothing; say whether mlx-lm, lmstudio, ollama, llama.cpp, vllm, sglang, "
+    "tgi or transformers (or all) will take the adapter, and if not what to do.",
+)
 @options.setting_flags(
     "model.source",
     "data.source",
@@ -76,15 +84,21 @@ def command(
     from mlx_rsft.export.product import Choices
     from mlx_rsft.workflows import export
 
+    settings = options.resolved(config_file, assignments)
+    reporter = console.TerminalReporter()
+    if stacks := _split(chosen["stacks"]):
+        answers = export.check(settings, source, stacks, reporter)
+        _show_answers([each.as_record() for each in answers], chosen["as_json"])
+        return
     if out is None:
         raise ConfigError("No folder is given.", where="--out", hint="Pass --out DIR.")
     entries = export.export(
-        options.resolved(config_file, assignments),
+        settings,
         source,
         _split(targets),
         out,
         Choices(chosen["gguf_type"], chosen["dora_as_lora"] or 0, chosen["base_name"]),
-        console.TerminalReporter(),
+        reporter,
         verified=not chosen["no_verify"],
     )
     if chosen["as_json"]:
@@ -122,6 +136,23 @@ def _show(entries: Sequence[dict[str, Any]], out: Path) -> None:
     }
     for target, note in notes:
         console.emit(f"{target}: {note}")
+
+
+def _show_answers(answers: Sequence[dict[str, Any]], as_json: bool) -> None:
+    if as_json:
+        console.emit_json(answers)
+        return
+    rows = [
+        [
+            each["stack"],
+            "yes" if each["accepted"] else "no",
+            each["target"],
+            each["reason"],
+            each["advice"],
+        ]
+        for each in answers
+    ]
+    console.table(["stack", "takes it", "as", "because", "what to do"], rows, left=True)
 
 
 def _number(value: float | None, form: str) -> str:

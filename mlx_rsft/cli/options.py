@@ -18,6 +18,7 @@ FLAGS = {
     "model.source": "--model",
     "data.source": "--data",
     "optimizer.name": "--optimizer",
+    "adapter.init": "--init-adapter",
 }
 READING = (
     "data.format",

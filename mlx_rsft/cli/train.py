@@ -17,7 +17,7 @@ from mlx_rsft.errors import ConfigError
     "dft:floor=0.1 --run-dir runs/first",
 )
 @options.objective_flag
-@options.setting_flags(*options.TRAINING)
+@options.setting_flags(*options.TRAINING, "adapter.init")
 @click.option(
     "--run-dir",
     type=click.Path(path_type=Path),

@@ -35,19 +35,11 @@ def write(live: Live, folder: Path, choices: Choices) -> Product:
         ConfigError: With every module that llama.cpp has no like of, or for a DoRA that
             is not to become a LoRA.
     """
-    refuse_full(live, "gguf")
-    if choices.gguf_type not in TYPES:
-        raise ConfigError(
-            f"{choices.gguf_type!r} is no type of a GGUF adapter.",
-            where="--gguf-type",
-            hint=f"Known: {', '.join(TYPES)}.",
-        )
-    family = _family(live)
+    family = refuse(live, choices)
     found = list(factors(live.model))
-    _check(found, family)
     notes: list[str] = []
     if live.is_dora:
-        found, error = svd.as_lora(found, _rank(choices))
+        found, error = svd.as_lora(found, choices.dora_as_lora)
         notes.append(f"DoRA as a LoRA of rank {found[0].rank}: {error}")
     alpha, folded = _alpha(found)
     path = folder / f"adapter-{choices.gguf_type}.gguf"
@@ -60,18 +52,33 @@ def write(live: Live, folder: Path, choices: Choices) -> Product:
     plain = _write(path, family.gguf, alpha, tensors, choices.gguf_type)
     if plain:
         notes.append(f"{plain} factors are no whole blocks of {BLOCK}; they are f16")
-    return Product("gguf", path, tuple(notes))
+    meant = tuple(found) if live.is_dora else ()
+    return Product("gguf", path, tuple(notes), meant)
 
 
-def _rank(choices: Choices) -> int:
-    if choices.dora_as_lora < 1:
+def refuse(live: Live, choices: Choices) -> Family:
+    """The names in llama.cpp.
+
+    Raises:
+        ConfigError: If llama.cpp has no like of the adapter.
+    """
+    refuse_full(live, "gguf")
+    if choices.gguf_type not in TYPES:
+        raise ConfigError(
+            f"{choices.gguf_type!r} is no type of a GGUF adapter.",
+            where="--gguf-type",
+            hint=f"Known: {', '.join(TYPES)}.",
+        )
+    family = _family(live)
+    _check(list(factors(live.model)), family)
+    if live.is_dora and choices.dora_as_lora < 1:
         raise ConfigError(
             "llama.cpp has no DoRA.",
             where="--to gguf",
             hint="Pass --to gguf-merged, which writes the whole model; or "
             "--dora-as-lora RANK, which writes the nearest LoRA and says how near.",
         )
-    return choices.dora_as_lora
+    return family
 
 
 def _family(live: Live) -> Family:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from mlx_rsft.models import demo, fitted, source
 from mlx_rsft.models.fitted import Place
 from mlx_rsft.models.load import LoadedModel
+from mlx_rsft.models.stored import Stored
 
 Floats = NDArray[np.float32]
 HUB_NAMES = {
@@ -134,18 +135,23 @@ def factors(model: nn.Module) -> Iterator[Factors]:
         )
 
 
+def as_stored(found: Sequence[Factors]) -> Stored:
+    """LoRA factors of one rank and scale as mlx-lm stores them."""
+    tensors = {f"{one.path}.lora_a": mx.array(one.a) for one in found}
+    tensors |= {f"{one.path}.lora_b": mx.array(one.b) for one in found}
+    parameters = {
+        "rank": found[0].rank,
+        "scale": found[0].scale,
+        "dropout": 0.0,
+        "keys": [one.path for one in found],
+    }
+    config = {"fine_tune_type": "lora", "num_layers": 1, "lora_parameters": parameters}
+    return Stored(config, tensors)
+
+
 def floats(array: mx.array) -> Floats:
     """An array of mlx as one of numpy, in float32."""
     return np.array(array.astype(mx.float32))
-
-
-def weight(bare: nn.Module) -> mx.array:
-    """The weight of a module, out of its blocks if it is quantised; not evaluated."""
-    held: mx.array = bare["weight"]
-    if "scales" not in bare:
-        return held
-    kept = {key: getattr(bare, key) for key in ("group_size", "bits", "mode")}
-    return mx.dequantize(held, bare["scales"], bare.get("biases"), **kept)
 
 
 def base_name(named: str, given: str = "") -> str:

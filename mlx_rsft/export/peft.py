@@ -35,9 +35,8 @@ def write(live: Live, folder: Path, choices: Choices) -> Product:
         ConfigError: With every module that PEFT has no like of.
     """
     del choices
-    refuse_full(live, "peft")
+    refuse(live)
     found = list(factors(live.model))
-    _check(live, found)
     rank = max(one.rank for one in found)
     alpha, folded = common_alpha(found, rank)
     tensors = {k: v for one in found for k, v in _tensors(one, rank, folded).items()}
@@ -49,7 +48,13 @@ def write(live: Live, folder: Path, choices: Choices) -> Product:
     paths = [one.path for one in found]
     config = _config(live, paths, rank, alpha)
     files.write_json(folder / "adapter_config.json", config)
-    return Product("peft", folder, tuple(_notes(live, paths, rank, folded)))
+    return Product("peft", folder, tuple(_notes(live, rank, folded)))
+
+
+def refuse(live: Live) -> None:
+    """Raise ConfigError, with every reason, if PEFT has no like of the adapter."""
+    refuse_full(live, "peft")
+    _check(live, list(factors(live.model)))
 
 
 def common_alpha(found: Sequence[Factors], rank: int) -> tuple[int, bool]:
@@ -147,19 +152,17 @@ def _check(live: Live, found: Sequence[Factors]) -> None:
     raise_together(problems)
 
 
-def _notes(live: Live, paths: Sequence[str], rank: int, folded: bool) -> list[str]:
+def _notes(live: Live, rank: int, folded: bool) -> list[str]:
     notes: list[str] = []
     if folded:
         notes.append(
             "the scale is no whole alpha over the rank; it is in the B factors"
         )
     if live.is_dora:
-        notes.append("vLLM does not load DoRA; PEFT and SGLang do")
+        notes.append("vLLM, SGLang and TGI load no DoRA; PEFT does")
     elif rank > VLLM_RANKS[-1]:
         notes.append(f"vLLM loads ranks up to {VLLM_RANKS[-1]}; this one is {rank}")
     elif rank > 16:
         step = next(step for step in VLLM_RANKS if step >= rank)
         notes.append(f"vLLM needs --max-lora-rank {step}")
-    if families.EMBEDDING in paths:
-        notes.append("vLLM does not load adapters on embeddings")
     return notes

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from mlx_rsft.export.live import Live
+from mlx_rsft.export.live import Factors, Live
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +34,14 @@ class Product:
         target: The key in ``EXPORTERS``.
         path: The file or folder that a reader is given.
         notes: What is to be known of it, in plain sentences.
+        meant: The factors that it holds instead of the live ones, where the user chose
+            a loss; its readers are then compared with these.
     """
 
     target: str
     path: Path
     notes: tuple[str, ...] = ()
+    meant: tuple[Factors, ...] = ()
 
 
 class Exporter(NamedTuple):

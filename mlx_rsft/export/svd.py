@@ -11,7 +11,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from mlx_rsft.export.live import Factors, Floats, floats, weight
+from mlx_rsft.export.live import Factors, Floats, floats
+from mlx_rsft.models.fitted import weight
 
 
 def as_lora(found: Sequence[Factors], rank: int) -> tuple[list[Factors], str]:

@@ -17,9 +17,10 @@ import mlx.nn as nn
 import numpy as np
 
 from mlx_rsft.export.dense import EXACT, HALF, bare, is_exact, likeliest
-from mlx_rsft.export.live import Live, floats, weight
+from mlx_rsft.export.live import Live, floats
 from mlx_rsft.export.product import Product
 from mlx_rsft.export.reading import Row
+from mlx_rsft.models.fitted import weight
 
 NEEDED = ("torch", "transformers", "peft")
 MOST_PARAMETERS = 2_000_000_000
@@ -84,11 +85,12 @@ def read(live: Live, product: Product) -> Generator[_Torch]:
     with bare(live) as model, warnings.catch_warnings():
         # PEFT makes idle adapters where a name fits and the file has none.
         warnings.simplefilter("ignore")
-        base = _base(live, model)
-        yield _Torch(peft.PeftModel.from_pretrained(base, str(product.path)).eval())
+        under = base(live, model)
+        yield _Torch(peft.PeftModel.from_pretrained(under, str(product.path)).eval())
 
 
-def _base(live: Live, model: nn.Module) -> Any:
+def base(live: Live, model: nn.Module) -> Any:
+    """The bare model in transformers, float32, rounding what mlx-lm rounds."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 

@@ -7,7 +7,7 @@ rows. Then each reader loads its files and is asked the same.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import mlx.core as mx
@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 
 from mlx_rsft.data import templates
 from mlx_rsft.data.conversation import Example
-from mlx_rsft.export.dense import log_probs
-from mlx_rsft.export.live import Live
+from mlx_rsft.export.dense import bare, likeliest, log_probs
+from mlx_rsft.export.live import Live, as_stored
 from mlx_rsft.export.product import Product
 from mlx_rsft.export.readers import READERS
 from mlx_rsft.export.reading import Opened, Row
+from mlx_rsft.models import stored
 
 PROMPTS = (
     "The spindle is noisy at 3000 rpm and the housing is warm.",
@@ -114,8 +115,31 @@ def verify(live: Live, product: Product, asked: Questions, reader: str) -> Verdi
     if why := who.missing(live, product):
         return Verdict(reader, None, note=f"skipped: {why}")
     tolerance = who.tolerance(live, product)
+    away = ""
+    if product.meant:
+        meant = _meant(live, product, asked)
+        away = f"it is {_away(meant, asked):.2g} {UNIT} from the live model, by choice"
+        asked = meant
     with who.open(live, product) as opened:
-        return _compared(opened, asked, reader, tolerance)
+        return replace(_compared(opened, asked, reader, tolerance), note=away)
+
+
+def _meant(live: Live, product: Product, asked: Questions) -> Questions:
+    """The same rows, answered by the model with the factors that a product holds."""
+    with bare(live) as model:
+        stored.put_on(model, as_stored(product.meant), product.path)
+        found = [log_probs(model.eval(), row) for row in asked.rows]
+    return Questions(asked.rows, found)
+
+
+def _away(meant: Questions, asked: Questions) -> float:
+    """How far two answers are apart on the tokens that are likely in the second."""
+    pairs = zip(asked.rows, meant.expected, asked.expected, strict=True)
+    return max(
+        _apart(seen, other[place - row.start])
+        for row, other, live in pairs
+        for place, seen in likeliest(row, live)
+    )
 
 
 def _compared(

@@ -51,7 +51,6 @@ FAMILIES: dict[str, Family] = {
     "granite": Family(GATED, "granite", rotated=True),
     "qwen2": Family(GATED, "qwen2"),
     "qwen3": Family(GATED, "qwen3"),
-    "gemma": Family(GATED, "gemma"),
     "gemma2": Family(GATED, "gemma2"),
     "gemma3_text": Family(GATED, "gemma3"),
     "phi3": Family(FUSED, "phi3"),

@@ -15,7 +15,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from mlx_rsft.errors import ModelError, RsftError, raise_together
-from mlx_rsft.models import families, tensor_file
+from mlx_rsft.models import families, fitted, tensor_file
 from mlx_rsft.models.families import FAMILIES
 from mlx_rsft.models.peft_config import PeftConfig
 from mlx_rsft.models.stored import Stored
@@ -31,6 +31,12 @@ KINDS = {
     "lora_embedding_B": B,
     "lora_magnitude_vector": MAGNITUDE,
 }
+COPIES = {
+    f"{PREFIX}{module}{inner}.weight": module
+    for module in (families.HEAD, families.EMBEDDING)
+    for inner in ("", ".base_layer")
+}
+"""Where PEFT puts the base model's embeddings too, if adapters are on them."""
 MERGED = "Merge it into its base model with PEFT (merge_and_unload), and pass that."
 
 
@@ -54,6 +60,7 @@ def read(model: nn.Module, folder: Path, text: Mapping[str, Any]) -> Stored:
     raise_together(_problems(modules, named, entries, config, path))
     loaded = mx.load(str(path))
     assert isinstance(loaded, dict)
+    _check_copies(model, loaded, path)
     scales = {name: config.scale(name) for name in named}
     rank = max(config.rank(name) for name in named)
     common = scales[min(scales)] if len(set(scales.values())) == 1 else 1.0
@@ -63,6 +70,20 @@ def read(model: nn.Module, folder: Path, text: Mapping[str, Any]) -> Stored:
         for kind, stored in parts.items()
     }
     return Stored(_mlx_config(config, named, rank, common), tensors)
+
+
+def _check_copies(model: nn.Module, loaded: dict[str, mx.array], path: Path) -> None:
+    """Raise ModelError if embeddings that come along are not those of the base model."""
+    there = dict(model.named_modules())
+    problems: list[RsftError] = []
+    for name in COPIES.keys() & loaded.keys():
+        module, copy = there.get(COPIES[name]), loaded[name]
+        own = fitted.weight(module) if module else mx.zeros((0,))
+        same = own.shape == copy.shape and mx.allclose(own, copy, 1e-2, 1e-4).item()
+        if not same:
+            reason = f"{name} comes along and is not that of the base model"
+            problems.append(ModelError(f"{reason}.", where=str(path), hint=MERGED))
+    raise_together(problems)
 
 
 def _as_mlx(kind: str, stored: mx.array, rank: int, folded: float) -> mx.array:
@@ -108,6 +129,8 @@ def _named(entries: Mapping[str, Entry], path: Path) -> dict[str, dict[str, str]
     found: dict[str, dict[str, str]] = {}
     problems: list[RsftError] = []
     for name in entries:
+        if name in COPIES:
+            continue
         kind = next((kind for kind in KINDS if name.endswith(f".{kind}")), None)
         if kind is None or not name.startswith(PREFIX):
             reason = f"{name[:80]!r} is no tensor of a LoRA"

@@ -36,6 +36,7 @@ from mlx_rsft.workflows import (
     caching,
     sizing,
     standings,
+    starting,
     stated,
 )
 from mlx_rsft.workflows.arms import Stage
@@ -165,6 +166,7 @@ def _checked(resolved: Resolved, request: Request) -> tuple[Mapping[str, Any], s
         )
     optimizers.check(resolved.config.optimizer, resolved.config.adapter)
     adapters.check(resolved.config.adapter)
+    starting.refuse(resolved.config)
     chosen = arms.parse(request.arms)
     _check_folder(request.out)
     if not request.baseline:

@@ -13,6 +13,7 @@ from mlx_rsft.errors import CheckFailed, ConfigError, nearest, raise_together
 from mlx_rsft.export import EXPORTERS, verify
 from mlx_rsft.export.live import Live
 from mlx_rsft.export.product import Choices, Product
+from mlx_rsft.export.stacks import ALL, STACKS, Answer, answer
 from mlx_rsft.export.verify import Questions, Verdict
 from mlx_rsft.workflows import subject
 from mlx_rsft.workflows.reporter import Reporter
@@ -68,6 +69,36 @@ def export(
         text = json.dumps(entries, indent=2, ensure_ascii=False, allow_nan=False)
         files.write_text(scratch / RECORD, text + "\n")
     return entries
+
+
+def check(
+    resolved: Resolved, adapter: Path, stacks: Sequence[str], reporter: Reporter
+) -> list[Answer]:
+    """Which programs take an adapter, in which form, and what to do where one does not.
+
+    Args:
+        resolved: The settings; what a run recorded of itself fills what is not given.
+        adapter: A run, or an adapter's folder.
+        stacks: Keys of ``STACKS``, or ``all``.
+        reporter: Told of progress.
+
+    Raises:
+        RsftError: Whatever is wrong with what is given.
+    """
+    names = list(STACKS) if ALL in stacks else stacks
+    raise_together(
+        [
+            ConfigError(
+                f"{name!r} is not known.",
+                where="--check",
+                hint=nearest(name, [*STACKS, ALL]),
+            )
+            for name in names
+            if name not in STACKS
+        ]
+    )
+    live = subject.opened(subject.completed(resolved, adapter), adapter, reporter)
+    return [answer(name, live) for name in names]
 
 
 def raise_unless_verified(entries: Entries, out: Path) -> None:
