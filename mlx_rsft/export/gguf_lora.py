@@ -8,8 +8,9 @@ rows in another order; there the rows of those B factors are moved alike.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,6 +22,9 @@ from mlx_rsft.export.peft import MERGED, family_of
 from mlx_rsft.export.product import Choices, Product
 from mlx_rsft.models import families
 from mlx_rsft.models.families import Family
+
+if TYPE_CHECKING:
+    from gguf import GGMLQuantizationType
 
 TYPES = ("f32", "f16", "bf16", "q8_0")
 BLOCK = 32
@@ -41,19 +45,57 @@ def write(live: Live, folder: Path, choices: Choices) -> Product:
     if live.is_dora:
         found, error = svd.as_lora(found, choices.dora_as_lora)
         notes.append(f"DoRA as a LoRA of rank {found[0].rank}: {error}")
-    alpha, folded = _alpha(found)
+    found = uniform(found)
     path = folder / f"adapter-{choices.gguf_type}.gguf"
     tensors: dict[str, Floats] = {}
     for one in found:
         name = families.gguf_tensor(family, one.path)
         tensors[f"{name}.weight.lora_a"] = one.a.T
-        b = one.b.T * np.float32(one.scale * one.rank / alpha if folded else 1)
-        tensors[f"{name}.weight.lora_b"] = moved(b, live.model, family, str(name))
+        rows = moved(one.b.T, live.model, family, str(name))
+        tensors[f"{name}.weight.lora_b"] = rows
+    alpha = found[0].scale * found[0].rank
     plain = _write(path, family.gguf, alpha, tensors, choices.gguf_type)
     if plain:
         notes.append(f"{plain} factors are no whole blocks of {BLOCK}; they are f16")
-    meant = tuple(found) if live.is_dora else ()
+    exact = choices.gguf_type == "f32" and not live.is_dora
+    meant = () if exact else tuple(_rounded(one, choices.gguf_type) for one in found)
     return Product("gguf", path, tuple(notes), meant)
+
+
+def uniform(found: Sequence[Factors]) -> list[Factors]:
+    """The same with one rank and one scale above 0, so that one alpha is for all."""
+    rank = max(one.rank for one in found)
+    scales = {one.scale for one in found}
+    scale = scales.pop() if len(scales) == 1 and min(scales) > 0 else 1.0
+    return [
+        replace(
+            one,
+            a=np.pad(one.a, [(0, 0), (0, rank - one.rank)]),
+            b=np.pad(one.b * (one.scale / scale), [(0, rank - one.rank), (0, 0)]),
+            scale=scale,
+        )
+        for one in found
+    ]
+
+
+def _rounded(one: Factors, kind: str) -> Factors:
+    """The factors as the file holds them."""
+    return replace(one, a=_held(one.a.T, kind).T, b=_held(one.b.T, kind).T)
+
+
+def _held(values: Floats, kind: str) -> Floats:
+    import gguf
+
+    stored = _stored_type(values, kind)
+    return gguf.dequantize(gguf.quantize(np.ascontiguousarray(values), stored), stored)
+
+
+def _stored_type(values: Floats, kind: str) -> GGMLQuantizationType:
+    """A row that is no whole blocks of 8 bits is kept in 16."""
+    import gguf
+
+    short = kind == "q8_0" and values.shape[-1] % BLOCK
+    return gguf.GGMLQuantizationType["F16" if short else kind.upper()]
 
 
 def refuse(live: Live, choices: Choices) -> Family:
@@ -106,14 +148,6 @@ def _check(found: Sequence[Factors], family: Family) -> None:
     raise_together(problems)
 
 
-def _alpha(found: Sequence[Factors]) -> tuple[float, bool]:
-    """One alpha for all, and whether the scales go into the B factors instead."""
-    alphas = {one.scale * one.rank for one in found}
-    if len(alphas) == 1 and found[0].scale:
-        return alphas.pop(), False
-    return float(max(one.rank for one in found)), True
-
-
 def moved(b: Floats, model: Any, family: Family, name: str) -> Floats:
     """The rows of a B factor ``[out, r]`` in the order of llama.cpp's base files.
 
@@ -140,10 +174,8 @@ def _write(
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     plain = 0
     for name, values in tensors.items():
-        stored = gguf.GGMLQuantizationType[kind.upper()]
-        if kind == "q8_0" and values.shape[-1] % BLOCK:
-            stored = gguf.GGMLQuantizationType.F16
-            plain += 1
+        stored = _stored_type(values, kind)
+        plain += stored.name != kind.upper()
         packed = gguf.quantize(np.ascontiguousarray(values), stored)
         writer.add_tensor(name, packed, raw_dtype=stored)
     writer.write_header_to_file()

@@ -6,7 +6,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 
 from mlx_rsft.export import gguf_reader, llama_cpp, torch_peft
-from mlx_rsft.export.dense import HALF, Dense, always, bare, rounding
+from mlx_rsft.export.dense import Dense, always, bare, rounding
 from mlx_rsft.export.live import Live
 from mlx_rsft.export.product import Product
 from mlx_rsft.export.reading import Reader
@@ -37,15 +37,10 @@ def _gguf(live: Live, product: Product) -> Generator[Dense]:
         yield Dense(model.eval())
 
 
-def _gguf_rounding(live: Live, product: Product) -> float:
-    kind = product.path.stem.rpartition("-")[2]
-    return rounding(live, product) + llama_cpp.OF_TYPE.get(kind, HALF)
-
-
 READERS: dict[str, Reader] = {
     "mlx-lm": Reader("mlx-lm's own loader", always, _mlx, rounding),
     "mlx-rsft": Reader("mlx-rsft --adapter", always, _ours, rounding),
-    "gguf": Reader("the file as llama.cpp reads it", always, _gguf, _gguf_rounding),
+    "gguf": Reader("the file as llama.cpp reads it", always, _gguf, rounding),
     "llama.cpp": Reader(
         "llama.cpp itself", llama_cpp.missing, llama_cpp.read, llama_cpp.tolerance
     ),

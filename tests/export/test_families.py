@@ -45,6 +45,10 @@ def _model(kind, folder):
                 setattr(config, name, getattr(config, name)[:blocks])
         config.save_pretrained(folder)
     told = config.to_dict()
+    if kind == "gemma3_text":
+        rope = told["rope_parameters"]
+        told["rope_theta"] = rope["full_attention"]["rope_theta"]
+        told["rope_local_base_freq"] = rope["sliding_attention"]["rope_theta"]
     told.setdefault("rope_theta", (told.get("rope_parameters") or {}).get("rope_theta"))
     if told["rope_theta"] is None:
         told["rope_theta"] = 10000.0
