@@ -125,6 +125,11 @@ class AdapterSettings:
         "model.",
     )
     dropout: float = _setting(0.0, "Dropout on the LoRA input.", least=0, below=1)
+    init: str = _setting(
+        "",
+        "Begin from this adapter, of mlx-lm or PEFT; method, rank, scale, layers, keys "
+        "and dropout are then its own.",
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ PIPED_WIDTH = 240
 """Columns of a table that no terminal bounds, so that nothing of it is cut."""
 
 
-def emit_json(record: Mapping[str, Any]) -> None:
+def emit_json(record: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> None:
     """The one JSON document of a command with ``--json``."""
     text = json.dumps(finite(record), indent=2, ensure_ascii=False, allow_nan=False)
     sys.stdout.write(text + "\n")

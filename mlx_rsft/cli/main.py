@@ -24,6 +24,7 @@ COMMANDS: dict[str, str] = {
     "report": "Write the page of a comparison.",
     "metrics": "List what eval can measure.",
     "ratings": "Read blind sheets that people have filled in.",
+    "export": "Write an adapter for other programs.",
     "generate": "Let a model answer one prompt, or a file of them.",
     "chat": "Talk to a model, with its adapter on, off or in between.",
     "serve": "Serve a model to programs that speak OpenAI's protocol.",

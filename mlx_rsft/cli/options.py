@@ -19,6 +19,7 @@ FLAGS = {
     "model.source": "--model",
     "data.source": "--data",
     "optimizer.name": "--optimizer",
+    "adapter.init": "--init-adapter",
 }
 READING = (
     "data.format",

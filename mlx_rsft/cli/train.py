@@ -18,7 +18,7 @@ from mlx_rsft.errors import ConfigError
 )
 @options.objective_flag
 @options.profile_flag
-@options.setting_flags(*options.TRAINING)
+@options.setting_flags(*options.TRAINING, "adapter.init")
 @click.option(
     "--run-dir",
     type=click.Path(path_type=Path),

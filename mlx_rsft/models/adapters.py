@@ -6,7 +6,6 @@ whether they hold low-rank factors or, after full fine-tuning, the weights thems
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from mlx.utils import tree_flatten
 
 from mlx_rsft import files
 from mlx_rsft.errors import ConfigError, ModelError, RsftError, raise_together
-from mlx_rsft.models import fitted, targets
+from mlx_rsft.models import fitted, peft_adapter, stored, targets
 from mlx_rsft.models.targets import Targets
 from mlx_rsft.settings import AdapterSettings
 
@@ -162,37 +161,25 @@ def save(model: nn.Module, config: dict[str, Any], folder: Path) -> None:
         files.write_json(scratch / "adapter_config.json", config)
 
 
-def load(model: nn.Module, folder: Path) -> None:
-    """Put a saved adapter on a model.
+def load(model: nn.Module, folder: Path) -> dict[str, Any]:
+    """Put a saved adapter on a bare model: mlx-lm's, or one that PEFT saved.
+
+    Returns:
+        Its ``adapter_config.json``, in mlx-lm's words.
 
     Raises:
         ModelError: If the folder is no adapter, or not one of this model.
     """
-    from mlx_lm.tuner.utils import load_adapters
-
+    text = stored.config(folder)
+    reading = peft_adapter.read if stored.is_peft(text) else stored.read
+    found = reading(model, folder, text)
     try:
-        json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-        if not (folder / "adapters.safetensors").is_file():
-            raise FileNotFoundError("adapters.safetensors is missing")
-        load_adapters(model, str(folder))
-    except (OSError, ValueError, KeyError, AttributeError, RuntimeError) as problem:
+        stored.put_on(model, found, folder)
+    except (ValueError, TypeError, OverflowError, RuntimeError) as problem:
         raise ModelError(
             f"The adapter cannot be loaded on this model: {problem}",
             where=str(folder),
-            hint="Pass the adapter/ folder of a run with the model it was trained on.",
+            hint="Pass it with the model it was trained on.",
         ) from problem
-    _check_complete(model, folder)
     model.eval()
-
-
-def _check_complete(model: nn.Module, folder: Path) -> None:
-    """mlx-lm lets a missing tensor pass, which leaves that layer untrained."""
-    wanted = {name for place in fitted.places(model) for name in place.factors()}
-    stored = mx.load(str(folder / "adapters.safetensors"))
-    assert isinstance(stored, dict)
-    missing = sorted(wanted - set(stored))
-    if missing:
-        raise ModelError(
-            f"The adapter lacks {len(missing)} tensors, the first is {missing[0]}.",
-            where=str(folder),
-        )
+    return dict(found.config)

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 
@@ -45,6 +46,15 @@ def places(model: nn.Module) -> list[Place]:
         bare = module["embedding"] if "embedding" in module else module["linear"]
         found.append(Place(path, parent, key, module, bare))
     return found
+
+
+def weight(bare: nn.Module) -> mx.array:
+    """The weight of a module, out of its blocks if it is quantised; not evaluated."""
+    held: mx.array = bare["weight"]
+    if "scales" not in bare:
+        return held
+    kept = {key: getattr(bare, key) for key in ("group_size", "bits", "mode")}
+    return mx.dequantize(held, bare["scales"], bare.get("biases"), **kept)
 
 
 class OffSwitch:

@@ -52,10 +52,14 @@ class Tensor(NamedTuple):
 
 
 class Container(NamedTuple):
-    """Metadata by key, tensors by name; the tensors' bytes stay on disk."""
+    """Metadata by key, tensors by name; the tensors' bytes stay on disk.
+
+    ``kinds`` has the value type of each key, of a list also that of its entries.
+    """
 
     metadata: dict[str, Any]
     tensors: dict[str, Tensor]
+    kinds: dict[str, tuple[int, ...]]
 
 
 def read(path: Path) -> Container:
@@ -74,20 +78,22 @@ def read(path: Path) -> Container:
         cursor.refuse("this GGUF file is for big-endian machines.")
     if version not in VERSIONS:
         cursor.refuse(f"this GGUF file is of version {version}; known are 2 and 3.")
-    tensors = cursor.integer("<Q", "the number of tensors")
+    num_tensors = cursor.integer("<Q", "the number of tensors")
     keys = cursor.integer("<Q", "the number of metadata keys")
     metadata: dict[str, Any] = {}
+    kinds: dict[str, tuple[int, ...]] = {}
     for _ in range(keys):
         key = cursor.text("a metadata key")
         if key in metadata:
             cursor.damaged(f"the metadata key {key!r} is there twice")
-        metadata[key] = cursor.value(repr(key))
+        kinds[key], metadata[key] = cursor.value(repr(key))
     alignment = metadata.get("general.alignment", ALIGNMENT)
     if not isinstance(alignment, int) or alignment < 1 or alignment & (alignment - 1):
         cursor.damaged(f"'general.alignment' is {alignment!r}, not a power of two")
-    entries = [_entry(cursor) for _ in range(tensors)]
+    entries = [_entry(cursor) for _ in range(num_tensors)]
     start = _aligned(cursor.at, alignment)
-    return Container(metadata, dict(_placed(cursor, entries, start, alignment)))
+    tensors = dict(_placed(cursor, entries, start, alignment))
+    return Container(metadata, tensors, kinds)
 
 
 def check_magic(path: Path) -> None:
@@ -136,16 +142,17 @@ class _Cursor:
         except UnicodeDecodeError:
             self.damaged(f"{what} is not UTF-8 text")
 
-    def value(self, what: str) -> Any:
+    def value(self, what: str) -> tuple[tuple[int, ...], Any]:
+        """Its value type, of a list also that of its entries; the value."""
         kind = self.integer("<I", what)
-        if kind == STRING:
-            return self.text(what)
         if kind == ARRAY:
-            return self._list(what)
-        return self._numbers(kind, 1, what)[0]
+            inner = self.integer("<I", what)
+            return (ARRAY, inner), self._list(inner, what)
+        if kind == STRING:
+            return (kind,), self.text(what)
+        return (kind,), self._numbers(kind, 1, what)[0]
 
-    def _list(self, what: str) -> list[Any]:
-        kind = self.integer("<I", what)
+    def _list(self, kind: int, what: str) -> list[Any]:
         count = self.integer("<Q", what)
         if kind != STRING:
             return self._numbers(kind, count, what)

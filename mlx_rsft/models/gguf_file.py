@@ -19,11 +19,15 @@ ELSEWHERE = "Use the model's folder in the Hugging Face or MLX format instead."
 
 @dataclass(frozen=True, slots=True)
 class GgufFile:
-    """An opened file: metadata by key, tensors by name; their bytes stay on disk."""
+    """An opened file: metadata by key, tensors by name; their bytes stay on disk.
+
+    ``kinds`` has the value type of each key, of a list also that of its entries.
+    """
 
     path: Path
     metadata: Mapping[str, Any]
     tensors: Mapping[str, Tensor]
+    kinds: Mapping[str, tuple[int, ...]]
 
     def need(self, key: str, kind: type[T]) -> T:
         """The metadata value at ``key``, which must be there and be a ``kind``."""

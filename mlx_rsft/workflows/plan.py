@@ -24,7 +24,7 @@ from mlx_rsft.objectives import Objective
 from mlx_rsft.settings import Config
 from mlx_rsft.training import loop
 from mlx_rsft.training import optimizer as optimizers
-from mlx_rsft.workflows import assemble, caching, fitting, sizing
+from mlx_rsft.workflows import assemble, caching, fitting, sizing, starting
 from mlx_rsft.workflows.caching import Passes
 from mlx_rsft.workflows.fitting import Advice
 from mlx_rsft.workflows.portions import RowSize
@@ -146,6 +146,7 @@ def plan(
     config = resolved.config
     optimizers.check(config.optimizer, config.adapter)
     adapters.check(config.adapter)
+    starting.refuse(config)
     if measure and memory_gib:
         raise ConfigError(
             "A step measured here says nothing about another machine.",

@@ -18,7 +18,7 @@ from mlx_rsft.models.split import SplitModel
 from mlx_rsft.models.trunk import Trunk
 from mlx_rsft.objectives import Objective
 from mlx_rsft.training import optimizer as optimizers
-from mlx_rsft.workflows import arms, assemble, caching, sizing
+from mlx_rsft.workflows import arms, assemble, caching, sizing, starting
 from mlx_rsft.workflows.arms import Stage
 from mlx_rsft.workflows.assemble import Paths
 from mlx_rsft.workflows.caching import Passes
@@ -62,6 +62,7 @@ def check_settings(resolved: Resolved, what: str) -> None:
         )
     optimizers.check(resolved.config.optimizer, resolved.config.adapter)
     adapters.check(resolved.config.adapter)
+    starting.refuse(resolved.config)
 
 
 def check_folder(out: Path, *, mark: str, aside: str, what: str) -> None:

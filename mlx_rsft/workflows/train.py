@@ -21,7 +21,7 @@ from mlx_rsft.rundir import RunDir
 from mlx_rsft.settings import Config
 from mlx_rsft.training import loop
 from mlx_rsft.training import optimizer as optimizers
-from mlx_rsft.workflows import assemble, caching, running, sizing
+from mlx_rsft.workflows import assemble, caching, running, sizing, starting
 from mlx_rsft.workflows.caching import Passes
 from mlx_rsft.workflows.choosing import choose_objective
 from mlx_rsft.workflows.reporter import Reporter
@@ -36,6 +36,7 @@ def prepare(resolved: Resolved, run_dir: Path, reporter: Reporter) -> Job:
     """
     configuration.require(resolved.config, "model.source", "data.source")
     assemble.check_length_settings(resolved)
+    starting.check(resolved)
     config = resolved.config
     optimizers.check(config.optimizer, config.adapter)
     adapters.check(config.adapter)
@@ -54,7 +55,7 @@ def prepare(resolved: Resolved, run_dir: Path, reporter: Reporter) -> Job:
         table = {"name": found.choice.objective}
         named, objective = assemble.with_objective(resolved, table)
     check_tags(objective, rows)
-    adapter_config = assemble.fresh_adapter(loaded, config)
+    named, adapter_config = starting.start(loaded, named)
     split.recomputed = sizing.recomputed(named.config, split, rows, objective, reporter)
     trunk = _trunk(config, loaded, split, rows, reporter)
     return Job(named, objective, splits, loaded, split, adapter_config, trunk, found)

@@ -1,0 +1,159 @@
+"""``mlx-rsft export``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mlx_rsft.cli import console, options
+from mlx_rsft.errors import CheckFailed, ConfigError
+
+
+@click.command(
+    "export",
+    epilog="Example: mlx-rsft export runs/first --to peft,gguf --out exported",
+)
+@click.argument("source", type=click.Path(path_type=Path))
+@click.option(
+    "--to",
+    "targets",
+    multiple=True,
+    metavar="TARGET,...",
+    help="What to write; several with commas, or again.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="New folder, with one in it per target.  (required)",
+)
+@click.option(
+    "--base-name",
+    default="",
+    metavar="NAME",
+    help="What the files call the base model, such as its Hub id.",
+)
+@click.option(
+    "--gguf-type",
+    type=click.Choice(["f32", "f16", "bf16", "q8_0"]),
+    default="f32",
+    help="Type of the tensors of a GGUF adapter.  [default: f32]",
+)
+@click.option(
+    "--dora-as-lora",
+    type=click.IntRange(min=1),
+    metavar="RANK",
+    help="Let a GGUF adapter hold the nearest LoRA of this rank; says how near it is.",
+)
+@click.option("--no-verify", is_flag=True, help="Do not read back what is written.")
+@click.option(
+    "--check",
+    "stacks",
+    multiple=True,
+    metavar="STACK,...",
+    help="Write nothing; say whether mlx-lm, lmstudio, ollama, llama.cpp, vllm, sglang, "
+    "tgi or transformers (or all) will take the adapter, and if not what to do.",
+)
+@options.setting_flags(
+    "model.source",
+    "data.source",
+    "model.precision",
+    "model.quantize",
+    "model.trust_remote_code",
+)
+@options.as_json
+def command(
+    config_file: Path | None,
+    assignments: tuple[str, ...],
+    source: Path,
+    targets: tuple[str, ...],
+    out: Path | None,
+    **chosen: Any,
+) -> None:
+    """Write an adapter for other programs, and let them read it back.
+
+    SOURCE is a run directory, or any folder with an adapter of mlx-lm or PEFT; --model
+    names the base model where its files do not. Each product is loaded again as its
+    users load it and compared with the live adapter, on bundled prompts and on rows of
+    yours (--data, or those of the run); exit code 3 if one differs. No written file
+    names a path of this machine or holds a row of yours.
+    """
+    from mlx_rsft.export.product import Choices
+    from mlx_rsft.workflows import export
+
+    settings = options.resolved(config_file, assignments)
+    reporter = console.TerminalReporter()
+    if stacks := _split(chosen["stacks"]):
+        answers = export.check(settings, source, stacks, reporter)
+        _show_answers([each.as_record() for each in answers], chosen["as_json"])
+        return
+    if out is None:
+        raise ConfigError("No folder is given.", where="--out", hint="Pass --out DIR.")
+    entries = export.export(
+        settings,
+        source,
+        _split(targets),
+        out,
+        Choices(chosen["gguf_type"], chosen["dora_as_lora"] or 0, chosen["base_name"]),
+        reporter,
+        verified=not chosen["no_verify"],
+    )
+    if chosen["as_json"]:
+        console.emit_json(entries)
+        if any(entry["verified"] is False for entry in entries):
+            raise click.exceptions.Exit(CheckFailed.exit_code)
+    else:
+        _show(entries, out)
+        export.raise_unless_verified(entries, out)
+
+
+def _split(targets: Sequence[str]) -> list[str]:
+    """The names in ``a,b`` and ``a`` ``b``, each once."""
+    names = [name.strip() for text in targets for name in text.split(",")]
+    return list(dict.fromkeys(name for name in names if name))
+
+
+def _show(entries: Sequence[dict[str, Any]], out: Path) -> None:
+    columns = ["target", "path", "reader", "verified", "apart", "allowed", "greedy"]
+    rows = [
+        [
+            entry["target"],
+            str(out / entry["path"]),
+            entry["reader"] or "",
+            {True: "yes", False: "NO", None: entry["note"]}[entry["verified"]],
+            _number(entry["max_difference"], ".2g"),
+            _number(entry["tolerance"], ".2g"),
+            _number(entry["greedy_agreement"], ".0%"),
+        ]
+        for entry in entries
+    ]
+    console.table(columns, rows, left=True)
+    notes = {
+        (entry["target"], note): None for entry in entries for note in entry["notes"]
+    }
+    for target, note in notes:
+        console.emit(f"{target}: {note}")
+
+
+def _show_answers(answers: Sequence[dict[str, Any]], as_json: bool) -> None:
+    if as_json:
+        console.emit_json(answers)
+        return
+    rows = [
+        [
+            each["stack"],
+            "yes" if each["accepted"] else "no",
+            each["target"],
+            each["reason"],
+            each["advice"],
+        ]
+        for each in answers
+    ]
+    console.table(["stack", "takes it", "as", "because", "what to do"], rows, left=True)
+
+
+def _number(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)

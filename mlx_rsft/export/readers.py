@@ -1,0 +1,53 @@
+"""Who reads exported files back: ours, and the real ones where they are installed."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+
+from mlx_rsft.export import gguf_reader, llama_cpp, torch_peft
+from mlx_rsft.export.dense import Dense, always, bare, rounding
+from mlx_rsft.export.live import Live
+from mlx_rsft.export.product import Product
+from mlx_rsft.export.reading import Reader
+from mlx_rsft.models import adapters, stored
+
+
+@contextmanager
+def _mlx(live: Live, product: Product) -> Generator[Dense]:
+    from mlx_lm.tuner.utils import load_adapters
+
+    with bare(live) as model:
+        load_adapters(model, str(product.path))
+        yield Dense(model.eval())
+
+
+@contextmanager
+def _ours(live: Live, product: Product) -> Generator[Dense]:
+    with bare(live) as model:
+        adapters.load(model, product.path)
+        yield Dense(model)
+
+
+@contextmanager
+def _gguf(live: Live, product: Product) -> Generator[Dense]:
+    with bare(live) as model:
+        found = gguf_reader.read(model, product.path)
+        stored.put_on(model, found, product.path)
+        yield Dense(model.eval())
+
+
+READERS: dict[str, Reader] = {
+    "mlx-lm": Reader("mlx-lm's own loader", always, _mlx, rounding),
+    "mlx-rsft": Reader("mlx-rsft --adapter", always, _ours, rounding),
+    "gguf": Reader("the file as llama.cpp reads it", always, _gguf, rounding),
+    "llama.cpp": Reader(
+        "llama.cpp itself", llama_cpp.missing, llama_cpp.read, llama_cpp.tolerance
+    ),
+    "peft": Reader(
+        "transformers and PEFT",
+        torch_peft.missing,
+        torch_peft.read,
+        torch_peft.tolerance,
+    ),
+}

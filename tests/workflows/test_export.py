@@ -1,0 +1,182 @@
+import json
+import shutil
+
+import mlx.core as mx
+import pytest
+
+from mlx_rsft import config
+from mlx_rsft.cli import main
+from mlx_rsft.errors import CheckFailed, ConfigError, DataError, ModelError
+from mlx_rsft.export import gguf_lora
+from mlx_rsft.export.product import Choices
+from mlx_rsft.models import adapters, load
+from mlx_rsft.settings import ModelSettings
+from mlx_rsft.workflows import export, train
+from mlx_rsft.workflows.reporter import Silent
+
+KEYS = {
+    *("target", "path", "reader", "verified", "max_difference", "tolerance", "unit"),
+    "greedy_agreement",
+}
+
+
+def _settings(**given):
+    values = {name.replace("__", "."): value for name, value in given.items()}
+    return config.resolve([config.Layer(config.FLAG, values)])
+
+
+def _export(adapter, targets, out, choices=None, *, verified=True, **given):
+    resolved = _settings(**given)
+    return export.export(
+        resolved,
+        adapter,
+        targets,
+        out,
+        choices or Choices(),
+        Silent(),
+        verified=verified,
+    )
+
+
+@pytest.fixture(scope="module")
+def run(tiny_folder, tiny_data, tmp_path_factory):
+    """A run of a few steps whose adapter has an effect."""
+    where = tmp_path_factory.mktemp("runs") / "secret-run"
+    resolved = _settings(
+        model__source=str(tiny_folder),
+        data__source=str(tiny_data),
+        objective__name="sft",
+        training__steps=3,
+        optimizer__learning_rate=0.05,
+        adapter__layers="last:2",
+    )
+    job = train.prepare(resolved, where, Silent())
+    train.train(job, where, Silent())
+    return where
+
+
+def test_a_run_says_itself_which_model_and_rows_are_its_own(run, tmp_path):
+    entries = _export(run, ["mlx", "peft", "gguf"], tmp_path / "out")
+    assert entries == json.loads((tmp_path / "out" / "export.json").read_text())
+    assert all(entry.keys() >= KEYS for entry in entries)
+    asked = [e for e in entries if e["verified"] is not None]
+    assert {e["reader"] for e in asked} == {"mlx-lm", "mlx-rsft", "peft", "gguf"}
+    assert all(e["verified"] and e["greedy_agreement"] == 1 for e in asked)
+    # 4 prompts of 16 tokens at most, and the answers of 4 rows of the valid split
+    bare = _export(run / "adapter", ["mlx"], tmp_path / "bare")
+    assert bare[0]["places"] == asked[0]["places"] > 4
+    (skipped,) = [e for e in entries if e["verified"] is None]
+    assert skipped["reader"] == "llama.cpp"
+    assert "needs the base model as a .gguf file" in skipped["note"]
+
+
+def test_no_file_names_a_path_a_token_or_a_row(run, tiny_data, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_abcdefghijklmnop")
+    _export(run, ["mlx", "peft", "gguf"], tmp_path / "out")
+    rows = (tiny_data / "valid.jsonl").read_text().splitlines()
+    said = [json.loads(row)["prompt"] for row in rows]
+    private = [b"/tmp", b"/home", b"/root", b"secret-run", b"hf_abc", str(tmp_path)]
+    private += [*said, str(tiny_data)]
+    for path in (tmp_path / "out").rglob("*"):
+        content = path.read_bytes() if path.is_file() else b""
+        for word in private:
+            assert (word if isinstance(word, bytes) else word.encode()) not in content
+
+
+def test_a_wrong_product_is_said_to_be_wrong_and_is_still_there(
+    run, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(gguf_lora, "moved", lambda b, *_: 2 * b)
+    entries = _export(run, ["gguf"], tmp_path / "out")
+    assert entries[0]["verified"] is False
+    assert (tmp_path / "out" / "gguf" / "adapter-f32.gguf").exists()
+    with pytest.raises(CheckFailed, match="otherwise than the live model"):
+        export.raise_unless_verified(entries, tmp_path / "out")
+
+
+def test_the_command_ends_with_3_where_a_reader_differs(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(gguf_lora, "moved", lambda b, *_: 2 * b)
+    for extra in ([], ["--json"]):
+        out = str(tmp_path / f"out{len(extra)}")
+        with pytest.raises(SystemExit) as ended:
+            main.main(["export", str(run), "--to", "mlx,gguf", "--out", out, *extra])
+        assert ended.value.code == 3
+
+
+def test_what_is_not_verified_says_so(run, tmp_path):
+    (entry,) = _export(run, ["peft"], tmp_path / "out", verified=False)
+    assert entry["verified"] is entry["reader"] is None
+    assert "--no-verify" in entry["note"]
+
+
+def test_an_adapter_of_peft_goes_on_as_one_of_mlx_lm(run, tiny_folder, tmp_path):
+    _export(run, ["peft"], tmp_path / "a", verified=False)
+    given = {"model__source": str(tiny_folder)}
+    (entry,) = _export(tmp_path / "a" / "peft", ["mlx"], tmp_path / "b", **given)
+    assert entry["verified"]
+    tokens = mx.arange(12)[None]
+    found = []
+    for folder in (run / "adapter", tmp_path / "b" / "mlx"):
+        model = load.load(ModelSettings(source=str(tiny_folder))).model
+        adapters.load(model, folder)
+        found.append(model(tokens))
+    assert mx.allclose(*found, atol=1e-4).item()
+
+
+def test_nothing_is_left_of_what_was_refused(run, tmp_path):
+    with pytest.raises(ConfigError, match="no target 'peftt'"):
+        _export(run, ["peftt"], tmp_path / "out")
+    with pytest.raises(ModelError, match="no adapter"):
+        _export(tmp_path / "gone", ["mlx"], tmp_path / "out")
+    with pytest.raises(DataError):
+        _export(run, ["mlx"], tmp_path / "out", data__source=str(tmp_path / "gone"))
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine").touch()
+    with pytest.raises(ConfigError, match="something already"):
+        _export(run, ["mlx"], tmp_path / "out")
+
+
+def test_a_run_whose_rows_are_gone_is_still_compared(run, tmp_path):
+    moved = tmp_path / "moved"
+    shutil.copytree(run, moved)
+    text = (moved / "config.toml").read_text()
+    lines = text.splitlines()
+    at = lines.index("[data]")
+    lines[at + 1] = 'source = "gone"'
+    (moved / "config.toml").write_text("\n".join(lines))
+    (entry,) = _export(moved, ["mlx"], tmp_path / "out")
+    assert entry["verified"]
+
+
+@pytest.mark.parametrize("kind", ["mlx", "peft"])
+def test_training_goes_on_from_an_adapter(run, tiny_folder, tiny_data, tmp_path, kind):
+    _export(run, [kind], tmp_path / "out", verified=False)
+    given = {
+        "model__source": str(tiny_folder),
+        "data__source": str(tiny_data),
+        "objective__name": "sft",
+        "adapter__init": str(tmp_path / "out" / kind),
+        "training__steps": 1,
+    }
+    job = train.prepare(_settings(**given), tmp_path / "run", Silent())
+    tokens = mx.arange(12)[None]
+    model = load.load(ModelSettings(source=str(tiny_folder))).model
+    adapters.load(model, run / "adapter")
+    assert mx.allclose(job.loaded.model(tokens), model(tokens), atol=1e-4).item()
+    assert job.resolved.config.adapter.layers in ("last:2", "1-2")
+    train.train(job, tmp_path / "run", Silent())
+    for name, value in (("rank", 4), ("scale", 1.0), ("keys", "mlp.up_proj")):
+        with pytest.raises(ConfigError, match=f"{name} comes with the adapter"):
+            train.prepare(
+                _settings(**given, **{f"adapter__{name}": value}),
+                tmp_path / "other",
+                Silent(),
+            )
+
+
+def test_programs_are_asked_by_name(run):
+    answers = export.check(_settings(), run, ["all"], Silent())
+    assert {a.stack for a in answers if not a.accepted} == {"lmstudio"}
+    with pytest.raises(ConfigError, match="lm-studio"):
+        export.check(_settings(), run, ["lm-studio"], Silent())
