@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlx_rsft.errors import RsftError
+from mlx_rsft.errors import RsftError, RunError
 
 
 def folder(
@@ -112,3 +112,34 @@ def unreachable(endpoint: str, timeout_s: float = 5.0) -> str:
         return ""  # an answer, if not a friendly one
     except (OSError, ValueError) as problem:
         return str(getattr(problem, "reason", problem)) or type(problem).__name__
+
+
+def upload(folder: Path, repository: str, *, private: bool) -> str:
+    """Make a model repository if there is none, and put a folder's files into it.
+
+    Returns:
+        The address of what was uploaded.
+
+    Raises:
+        RunError: If the Hub cannot be reached or does not take it.
+    """
+    from huggingface_hub import HfApi, errors
+
+    http_error: Any = getattr(errors, "HTTPError")  # noqa: B009, of httpx or httpx2
+    hub = HfApi()
+    try:
+        hub.create_repo(repository, private=private, exist_ok=True)
+        done = hub.upload_folder(
+            repo_id=repository,
+            folder_path=folder,
+            commit_message="Upload a fine-tuned model",
+        )
+    except (http_error, OSError, ValueError) as problem:
+        first = (str(problem).strip() or type(problem).__name__).splitlines()[0]
+        raise RunError(
+            f"The Hub does not take it: {first}",
+            where=repository,
+            hint="Log in with a token that may write: hf auth login. What was exported "
+            "is still there.",
+        ) from None
+    return str(done.commit_url)

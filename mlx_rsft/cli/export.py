@@ -38,9 +38,14 @@ from mlx_rsft.errors import CheckFailed, ConfigError
 )
 @click.option(
     "--gguf-type",
-    type=click.Choice(["f32", "f16", "bf16", "q8_0"]),
-    default="f32",
-    help="Type of the tensors of a GGUF adapter.  [default: f32]",
+    metavar="TYPE",
+    help="Type in GGUF files: f32 (default of an adapter), f16 (of a whole model), bf16, "
+    "q8_0; of a whole model also q4_0, and q4_k_m and its kin by llama-quantize.",
+)
+@click.option(
+    "--requantize",
+    is_flag=True,
+    help="Quantise a whole MLX model as its base is; exit 3 if that loses the adapter.",
 )
 @click.option(
     "--dora-as-lora",
@@ -48,6 +53,13 @@ from mlx_rsft.errors import CheckFailed, ConfigError
     metavar="RANK",
     help="Let a GGUF adapter hold the nearest LoRA of this rank; says how near it is.",
 )
+@click.option(
+    "--push",
+    default="",
+    metavar="OWNER/NAME",
+    help="Then upload it to the Hub, into a private repository.",
+)
+@click.option("--public", is_flag=True, help="Make the repository of --push public.")
 @click.option("--no-verify", is_flag=True, help="Do not read back what is written.")
 @click.option(
     "--check",
@@ -82,7 +94,7 @@ def command(
     names a path of this machine or holds a row of yours.
     """
     from mlx_rsft.export.product import Choices
-    from mlx_rsft.workflows import export
+    from mlx_rsft.workflows import export, publish
 
     settings = options.resolved(config_file, assignments)
     reporter = console.TerminalReporter()
@@ -92,14 +104,22 @@ def command(
         return
     if out is None:
         raise ConfigError("No folder is given.", where="--out", hint="Pass --out DIR.")
+    names, verified = _split(targets), not chosen["no_verify"]
+    publish.check(chosen["push"], names, verified=verified)
     entries = export.export(
         settings,
         source,
-        _split(targets),
+        names,
         out,
-        Choices(chosen["gguf_type"], chosen["dora_as_lora"] or 0, chosen["base_name"]),
+        Choices(
+            chosen["gguf_type"] or "f32",
+            chosen["dora_as_lora"] or 0,
+            chosen["base_name"],
+            chosen["gguf_type"] or "f16",
+            requantize=chosen["requantize"],
+        ),
         reporter,
-        verified=not chosen["no_verify"],
+        verified=verified,
     )
     if chosen["as_json"]:
         console.emit_json(entries)
@@ -108,6 +128,15 @@ def command(
     else:
         _show(entries, out)
         export.raise_unless_verified(entries, out)
+    if chosen["push"]:
+        address = publish.push(
+            chosen["push"],
+            publish.folder_of(out, entries),
+            entries,
+            reporter,
+            public=chosen["public"],
+        )
+        reporter.note(f"uploaded: {address}")
 
 
 def _split(targets: Sequence[str]) -> list[str]:

@@ -25,6 +25,11 @@ HUB_NAMES = {
 """Where the built-in models come from."""
 
 
+ROUNDS_EMBEDDING = ("gemma3_text",)
+"""mlx-lm rounds the factor of their embeddings to bfloat16: 25.25 for 25.298. Readers
+that do not are given the rounded one, so that adapters are compared like with like."""
+
+
 @dataclass(frozen=True, slots=True)
 class Live:
     """A model with its adapter on it, ready to be asked.

@@ -22,7 +22,7 @@ from typing import Any
 
 from mlx_rsft.errors import MachineError
 from mlx_rsft.export.dense import is_exact
-from mlx_rsft.export.live import Live
+from mlx_rsft.export.live import ROUNDS_EMBEDDING, Live
 from mlx_rsft.export.product import Product
 from mlx_rsft.export.reading import LIKELIEST, Row
 from mlx_rsft.models import gguf_file
@@ -31,11 +31,12 @@ from mlx_rsft.models.gguf_blocks import as_floats
 MOST_FLOATS = 1_000_000_000
 """A base of more weights is read as it is, not written out in float32."""
 CLOSE, ROUNDED, COARSE = 0.01, 0.05, 0.5
-"""Nats: between two float32 models; with activations or a factor of 16 bits; with a
-quantised base, whose activations llama.cpp rounds to 8 bits."""
+"""Nats: between two float32 models; with activations of 16 bits, which llama.cpp's GELU
+has in Gemma; with a quantised base, whose activations it rounds to 8 bits."""
 PLACES = 3
 """Places of a demonstrated answer that are asked for, each by a request."""
 CONTEXT = 1024
+EMBEDDING, HEAD = "token_embd.weight", "output.weight"
 SERVER = """
 import os, sys, xllamacpp
 params = xllamacpp.CommonParams()
@@ -69,8 +70,8 @@ def tolerance(live: Live, product: Product) -> float:
     """By the base that it is given, and by what mlx-lm rounds, nats."""
     del product
     own = CLOSE if _small(live) else COARSE
-    rounds = live.model_type == "gemma3_text" or not is_exact(live)
-    return max(own, ROUNDED if rounds else 0.0)
+    rounds = live.model_type in ROUNDS_EMBEDDING or not is_exact(live)
+    return max(own, ROUNDED) if rounds else own
 
 
 def _small(live: Live) -> bool:
@@ -87,7 +88,7 @@ def read(live: Live, product: Product) -> Generator[Server]:
         base = live.gguf
         if _small(live):
             base = Path(scratch) / "base.gguf"
-            write_floats(live.gguf, base)
+            write_floats(live.gguf, base, rounded=live.model_type in ROUNDS_EMBEDDING)
         server = Server(base, [product.path])
         try:
             yield server
@@ -180,8 +181,15 @@ def _top(place: Mapping[str, Any]) -> dict[int, float]:
     return {entry["id"]: entry["logprob"] for entry in place["top_logprobs"]}
 
 
-def write_floats(source: Path, target: Path) -> None:
-    """A GGUF model with the same metadata and every weight in float32."""
+def write_floats(source: Path, target: Path, *, rounded: bool = False) -> None:
+    """A GGUF model with the same metadata and every weight in float32.
+
+    Args:
+        source: The model's file.
+        target: The file that is made.
+        rounded: Whether embeddings are to come out as if multiplied by the root of the
+            width in bfloat16. The head keeps its weights, so it gets its own.
+    """
     import gguf
 
     file = gguf_file.read(source)

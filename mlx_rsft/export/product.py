@@ -24,6 +24,8 @@ class Choices:
     gguf_type: str = "f32"
     dora_as_lora: int = 0
     base_name: str = ""
+    merged_type: str = "f16"
+    requantize: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from contextlib import contextmanager
 
-from mlx_rsft.export import gguf_reader, llama_cpp, torch_peft
+from mlx_rsft.export import gguf_reader, llama_cpp, merged_readers, torch_peft
 from mlx_rsft.export.dense import Dense, always, bare, rounding
 from mlx_rsft.export.live import Live
 from mlx_rsft.export.product import Product
@@ -42,12 +42,35 @@ READERS: dict[str, Reader] = {
     "mlx-rsft": Reader("mlx-rsft --adapter", always, _ours, rounding),
     "gguf": Reader("the file as llama.cpp reads it", always, _gguf, rounding),
     "llama.cpp": Reader(
-        "llama.cpp itself", llama_cpp.missing, llama_cpp.read, llama_cpp.tolerance
+        "llama.cpp itself",
+        llama_cpp.missing,
+        llama_cpp.read,
+        llama_cpp.tolerance,
+        rounded=True,
     ),
     "peft": Reader(
         "transformers and PEFT",
         torch_peft.missing,
         torch_peft.read,
         torch_peft.tolerance,
+        rounded=True,
+    ),
+    "mlx-lm-model": Reader(
+        "mlx-lm's own loader, of a whole model",
+        always,
+        merged_readers.folder,
+        merged_readers.folder_tolerance,
+    ),
+    "gguf-model": Reader(
+        "the file as mlx-rsft reads it",
+        merged_readers.unread,
+        merged_readers.file,
+        merged_readers.file_tolerance,
+    ),
+    "llama.cpp-model": Reader(
+        "llama.cpp itself, of a whole model",
+        merged_readers.no_llama_cpp,
+        merged_readers.served,
+        merged_readers.file_tolerance,
     ),
 }

@@ -50,9 +50,11 @@ class Reader(NamedTuple):
         open: Loads the product for the length of a context. The live model's adapter
             may be off meanwhile: it has been asked before.
         tolerance: The largest difference, in nats, that rounding explains.
+        rounded: Whether it is made to round the embeddings' factor as mlx-lm does.
     """
 
     summary: str
     missing: Callable[[Live, Product], str]
     open: Callable[[Live, Product], AbstractContextManager[Opened]]
     tolerance: Callable[[Live, Product], float]
+    rounded: bool = False

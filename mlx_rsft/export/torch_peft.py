@@ -17,7 +17,7 @@ import mlx.nn as nn
 import numpy as np
 
 from mlx_rsft.export.dense import EXACT, HALF, bare, is_exact, likeliest
-from mlx_rsft.export.live import Live, floats
+from mlx_rsft.export.live import ROUNDS_EMBEDDING, Live, floats
 from mlx_rsft.export.product import Product
 from mlx_rsft.export.reading import Row
 from mlx_rsft.models.fitted import weight
@@ -25,8 +25,6 @@ from mlx_rsft.models.fitted import weight
 NEEDED = ("torch", "transformers", "peft")
 MOST_PARAMETERS = 2_000_000_000
 """A second base model of more than 8 GB is not worth it."""
-ROUNDS_EMBEDDING = ("gemma3_text",)
-"""mlx-lm rounds the factor of their embeddings to bfloat16."""
 
 
 def missing(live: Live, product: Product) -> str:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from mlx_rsft.data import templates
 from mlx_rsft.data.conversation import Example
 from mlx_rsft.export.dense import bare, likeliest, log_probs
-from mlx_rsft.export.live import Live, as_stored
+from mlx_rsft.export.live import ROUNDS_EMBEDDING, Live, as_stored
 from mlx_rsft.export.product import Product
 from mlx_rsft.export.readers import READERS
 from mlx_rsft.export.reading import Opened, Row
@@ -33,6 +33,7 @@ ANSWER_TOKENS = 16
 MOST_ROWS = 8
 MOST_TOKENS = 512
 UNIT = "nats"
+LIKE_WITH_LIKE = "its embedding factor was rounded as mlx-lm rounds it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,13 +116,15 @@ def verify(live: Live, product: Product, asked: Questions, reader: str) -> Verdi
     if why := who.missing(live, product):
         return Verdict(reader, None, note=f"skipped: {why}")
     tolerance = who.tolerance(live, product)
-    away = ""
+    chosen = ""
     if product.meant:
         meant = _meant(live, product, asked)
-        away = f"it is {_away(meant, asked):.2g} {UNIT} from the live model, by choice"
+        chosen = f"it is {away(meant, asked):.2g} {UNIT} from the live model, by choice"
         asked = meant
+    if who.rounded and live.model_type in ROUNDS_EMBEDDING:
+        chosen = "; ".join([*filter(None, [chosen]), LIKE_WITH_LIKE])
     with who.open(live, product) as opened:
-        return replace(_compared(opened, asked, reader, tolerance), note=away)
+        return replace(_compared(opened, asked, reader, tolerance), note=chosen)
 
 
 def _meant(live: Live, product: Product, asked: Questions) -> Questions:
@@ -132,7 +135,7 @@ def _meant(live: Live, product: Product, asked: Questions) -> Questions:
     return Questions(asked.rows, found)
 
 
-def _away(meant: Questions, asked: Questions) -> float:
+def away(meant: Questions, asked: Questions) -> float:
     """How far two answers are apart on the tokens that are likely in the second."""
     pairs = zip(asked.rows, meant.expected, asked.expected, strict=True)
     return max(

@@ -15,7 +15,7 @@ from mlx_rsft.export.live import Live
 from mlx_rsft.export.product import Choices, Product
 from mlx_rsft.export.stacks import ALL, STACKS, Answer, answer
 from mlx_rsft.export.verify import Questions, Verdict
-from mlx_rsft.workflows import subject
+from mlx_rsft.workflows import publish, subject
 from mlx_rsft.workflows.reporter import Reporter
 
 RECORD = "export.json"
@@ -61,11 +61,12 @@ def export(
         if verified:
             with reporter.task("ask the live model", 0):
                 asked = verify.questions(live, subject.rows(resolved, live, reporter))
-        entries = [
-            entry
-            for product in made
-            for entry in _entries(product, live, asked, scratch, reporter)
-        ]
+        told = publish.story(adapter)
+        entries: Entries = []
+        for product in made:
+            found = _entries(product, live, asked, scratch, reporter)
+            publish.write_card(live, product, told, found)
+            entries += found
         text = json.dumps(entries, indent=2, ensure_ascii=False, allow_nan=False)
         files.write_text(scratch / RECORD, text + "\n")
     return entries

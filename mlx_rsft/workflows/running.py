@@ -23,7 +23,7 @@ from mlx_rsft.records import StepRecord
 from mlx_rsft.rundir import RunDir
 from mlx_rsft.training import loop
 from mlx_rsft.training.loop import Outcome
-from mlx_rsft.workflows import assemble
+from mlx_rsft.workflows import assemble, starting
 from mlx_rsft.workflows.assemble import Splits
 from mlx_rsft.workflows.choosing import Chosen
 from mlx_rsft.workflows.reporter import Reporter
@@ -105,7 +105,7 @@ def _manifest(job: Job) -> Manifest:
         command=manifest.command_line(),
         versions=manifest.versions(),
         device=machine.device().as_record(),
-        model=job.loaded.as_record(),
+        model=job.loaded.as_record() | starting.record(config),
         data=job.splits.as_record(config.data.source),
         objective=job.objective.as_table(),
         config_sha256=manifest.text_sha256(configuration.as_toml(job.resolved)),

@@ -10,6 +10,7 @@ import mlx.core as mx
 from mlx.utils import tree_map
 
 from mlx_rsft import config as configuration
+from mlx_rsft import files
 from mlx_rsft.config import Resolved
 from mlx_rsft.errors import ConfigError, RsftError, raise_together
 from mlx_rsft.models import adapters, families
@@ -75,6 +76,16 @@ def start(loaded: LoadedModel, resolved: Resolved) -> tuple[Resolved, dict[str, 
     own = {key: value for key, value in text.items() if key in kept}
     values = _settings(own, len(loaded.model.layers))  # pyright: ignore
     return configuration.changed(resolved, values, str(folder)), own
+
+
+def record(config: Config) -> dict[str, Any]:
+    """Which adapter a run began from, for the manifest; empty if from none."""
+    if not config.adapter.init:
+        return {}
+    folder = Path(config.adapter.init).expanduser()
+    held = sorted(folder.glob("adapter*.safetensors"))
+    hashes = {path.name: files.sha256(path) for path in held}
+    return {"init": {"source": str(folder), "sha256": hashes}}
 
 
 def _widened(factor: mx.array) -> mx.array:

@@ -15,7 +15,7 @@ from mlx_rsft.export.reading import Row
 from mlx_rsft.models import fitted, load
 from mlx_rsft.settings import ModelSettings
 
-# 30 blocks of float32 on both sides, in other orders; ECOSYSTEM of mlx-lm and PEFT.
+# 30 blocks of float32 on both sides, in other orders.
 LOGITS_APART = 5e-4
 
 

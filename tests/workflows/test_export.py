@@ -1,5 +1,7 @@
 import json
 import shutil
+import subprocess
+import sys
 
 import mlx.core as mx
 import pytest
@@ -166,6 +168,8 @@ def test_training_goes_on_from_an_adapter(run, tiny_folder, tiny_data, tmp_path,
     assert mx.allclose(job.loaded.model(tokens), model(tokens), atol=1e-4).item()
     assert job.resolved.config.adapter.layers in ("last:2", "1-2")
     train.train(job, tmp_path / "run", Silent())
+    card = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    assert len(card["model"]["init"]["sha256"]) == 1
     for name, value in (("rank", 4), ("scale", 1.0), ("keys", "mlp.up_proj")):
         with pytest.raises(ConfigError, match=f"{name} comes with the adapter"):
             train.prepare(
@@ -180,3 +184,26 @@ def test_programs_are_asked_by_name(run):
     assert {a.stack for a in answers if not a.accepted} == {"lmstudio"}
     with pytest.raises(ConfigError, match="lm-studio"):
         export.check(_settings(), run, ["lm-studio"], Silent())
+
+
+def test_an_adapter_of_stock_mlx_lm_is_exported_like_ours(
+    tiny_folder, tiny_data, tmp_path
+):
+    adapter = tmp_path / "stock"
+    where = ("--model", tiny_folder, "--data", tiny_data, "--adapter-path", adapter)
+    how = ("--iters", 2, "--batch-size", 1, "--num-layers", 2, "--learning-rate", 0.01)
+    command = [sys.executable, "-m", "mlx_lm", "lora", "--train", *where, *how]
+    ran = subprocess.run(
+        list(map(str, command)),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert str(tiny_folder) in (adapter / "adapter_config.json").read_text()
+    entries = _export(adapter, ["mlx", "peft", "gguf"], tmp_path / "out")
+    assert [e["verified"] for e in entries] == [True, True, True, True, None]
+    for path in (tmp_path / "out").rglob("*.json"):
+        assert str(tmp_path) not in path.read_text()
+        assert str(tiny_folder) not in path.read_text()
