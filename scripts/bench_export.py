@@ -71,7 +71,7 @@ def measured(one: Live, scratch: Path) -> Iterator[Mapping[str, Any]]:
     with bare(one) as model:
         without = replace(asked, expected=[log_probs(model, row) for row in asked.rows])
     effect = verify.away(without, asked)
-    for target in ("mlx", "peft", "gguf"):
+    for target in ("mlx", "peft", "gguf", "fused", "gguf-merged"):
         folder = scratch / target
         folder.mkdir()
         try:

@@ -74,8 +74,7 @@ def _names(live: Live, family: Family, weights: Mapping[str, Any]) -> dict[str, 
     import gguf
 
     arch = next(k for k, name in gguf.MODEL_ARCH_NAMES.items() if name == family.gguf)
-    blocks: Any = live.model.layers
-    known = gguf.get_tensor_name_map(arch, len(blocks))
+    known = gguf.get_tensor_name_map(arch, len(getattr(live.model, "layers", ())))
     found: dict[str, str] = {}
     problems: list[RsftError] = []
     for name in weights:

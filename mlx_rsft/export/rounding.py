@@ -17,6 +17,7 @@ import numpy as np
 from mlx.utils import tree_flatten
 from numpy.typing import NDArray
 
+from mlx_rsft import machine
 from mlx_rsft.errors import CheckFailed, ConfigError
 from mlx_rsft.export import dense, merging, model_folder, prompts
 from mlx_rsft.export.live import Live
@@ -198,6 +199,8 @@ def _divergences(
 ) -> tuple[float, float, float]:
     """How far from the live model is it merged, quantised, and without its adapter?"""
     merged = _merged(live)
+    if machine.backend() == "cpu":  # which multiplies by quantised weights slowly
+        tensors, chosen = _whole(tensors, chosen), {}
     quantised = _built(live.model, tensors, chosen)
     gaps: list[NDArray[np.float64]] = []
     for row in prompts.rows(live.tokenizer):
@@ -208,6 +211,23 @@ def _divergences(
         gaps.append(np.stack([divergence(wanted, other) for other in others]))
     before, after, base = np.concatenate(gaps, axis=1).mean(axis=1)
     return float(before), float(after), float(base)
+
+
+def _whole(tensors: Weights, chosen: Mapping[str, Kind]) -> Weights:
+    """The numbers that quantised weights stand for."""
+    found = dict(tensors)
+    for path, kind in chosen.items():
+        packed, scales = (found.pop(f"{path}.{leaf}") for leaf in LEAVES[:2])
+        biases = found.pop(f"{path}.biases", None)
+        found[f"{path}.weight"] = mx.dequantize(
+            packed,
+            scales,
+            biases,
+            group_size=kind.group_size,
+            bits=kind.bits,
+            mode=kind.mode,
+        )
+    return found
 
 
 def divergence(

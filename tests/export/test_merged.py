@@ -1,6 +1,7 @@
 """Whole models: read back by stock mlx-lm, by our loader and by llama.cpp."""
 
 import json
+from dataclasses import replace
 
 import gguf
 import mlx.core as mx
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten
 from mlx_lm.utils import _get_classes, load_model
+from tokenizers import Tokenizer
 
 from mlx_rsft import testing
 from mlx_rsft.errors import CheckFailed, ConfigError, MachineError
@@ -21,9 +23,8 @@ from mlx_rsft.export import (
     rounding,
     verify,
 )
-from mlx_rsft.export.live import Live
 from mlx_rsft.export.product import Choices, Product
-from mlx_rsft.models import load
+from mlx_rsft.models import gguf_file, load
 from mlx_rsft.settings import ModelSettings
 
 TOKENS = mx.array([[7, 33, 90, 4, 61, 200, 15, 44]])
@@ -32,6 +33,7 @@ ATOL = 2e-4
 
 
 def reread(live, folder, **choices):
+    folder.mkdir()
     fused.write(live, folder, Choices(**choices))
     return load_model(folder)[0]
 
@@ -64,7 +66,7 @@ def test_a_fused_model_loads_in_stock_mlx_lm_with_the_same_logits(
     live_on_disk, tmp_path, settings, changes
 ):
     live = live_on_disk(changes, settings)
-    again = reread(live, tmp_path / "fused" if not (tmp_path / "fused").mkdir() else 0)
+    again = reread(live, tmp_path / "fused")
     assert mx.allclose(again(TOKENS), live.model(TOKENS), atol=ATOL).item()
 
 
@@ -83,7 +85,6 @@ def test_a_merged_expert_layer_does_what_layer_and_adapter_did(live_of):
 
 def test_the_config_names_the_rope_base_for_both_readers(live_on_disk, tmp_path):
     live = live_on_disk({"rope_theta": 5e5})
-    (tmp_path / "out").mkdir()
     reread(live, tmp_path / "out")
     told = json.loads((tmp_path / "out" / "config.json").read_text())
     assert told["rope_theta"] == told["rope_parameters"]["rope_theta"] == 5e5
@@ -118,7 +119,6 @@ def live_of_rounded(tmp_path, live_of):
 
 def test_a_strong_adapter_outlives_being_quantised_again(live_of_rounded, tmp_path):
     live = live_of_rounded(1.0)
-    (tmp_path / "out").mkdir()
     model = reread(live, tmp_path / "out", requantize=True)
     told = json.loads((tmp_path / "out" / "config.json").read_text())
     assert told["quantization"] == {"group_size": 64, "bits": 4, "mode": "affine"}
@@ -179,6 +179,16 @@ FAMILIES = {
 }
 
 
+def tokenizer():
+    """The byte tokenizer with one merge, since llama.cpp wants some."""
+    made = testing.byte_tokenizer()
+    record = json.loads(made.backend_tokenizer.to_str())
+    record["model"]["vocab"]["th"] = testing.VOCABULARY
+    record["model"]["merges"] = [["t", "h"]]
+    made._tokenizer._tokenizer = Tokenizer.from_str(json.dumps(record))
+    return made
+
+
 def family_live(name, tmp_path, live_of):
     """A model of a family with byte tokens; its norms are not all ones."""
     shape = {
@@ -186,23 +196,22 @@ def family_live(name, tmp_path, live_of):
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
         "intermediate_size": 96,
-        "max_position_embeddings": 256,
+        "max_position_embeddings": 512,
     }
+    shape["vocab_size"] = testing.VOCABULARY + 5  # one merge, and rows without a token
     config = testing.tiny_config(**{**shape, **FAMILIES[name]})
     folder = testing.write_tiny_model(tmp_path / "base")
     (folder / "config.json").write_text(json.dumps(config))
     model_class, args_class = _get_classes(config)
     mx.random.seed(3)
     model = model_class(args_class.from_dict(config))
-    model.update_modules({})
     noisy = [
         (key, value + 0.3 * mx.random.normal(value.shape))
         for key, value in tree_flatten(model.parameters())
     ]
     model.load_weights(noisy)
     model.freeze()
-    tokenizer = testing.byte_tokenizer()
-    return live_of(model, tokenizer, folder, str(folder), rank=4, layers="all")
+    return live_of(model, tokenizer(), folder, str(folder), rank=4, layers="all")
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -210,8 +219,8 @@ def test_a_gguf_made_from_a_folder_is_read_by_llama_cpp_alike(name, tmp_path, li
     live = family_live(name, tmp_path, live_of)
     path = gguf_merged.file(live, tmp_path, "f32")
     verdict = asked(live, path, "llama.cpp-model")
-    # mlx-lm rounds Gemma's scale of the embeddings: 8 is exact.
-    assert verdict.max_difference < 2e-3
+    # llama.cpp looks Gemma's GELU up in a table of float16.
+    assert verdict.max_difference < (0.05 if name == "gemma3" else 2e-3)
     assert verdict.greedy_agreement == 1
 
 
@@ -229,7 +238,7 @@ def test_rows_that_are_not_reordered_are_seen(tmp_path, live_of, monkeypatch):
 
 
 @pytest.mark.parametrize("kind", ["f16", "bf16", "q8_0", "q4_0"])
-def test_every_type_is_what_it_says_and_within_its_tolerance(kind, tmp_path, live_of):
+def test_every_type_holds_the_numbers_that_it_says(kind, tmp_path, live_of):
     live = family_live("llama", tmp_path, live_of)
     path = gguf_merged.file(live, tmp_path, kind)
     reader = gguf.GGUFReader(path)
@@ -238,7 +247,12 @@ def test_every_type_is_what_it_says_and_within_its_tolerance(kind, tmp_path, liv
     assert kinds["blk.0.attn_norm.weight"] == "F32"
     said = reader.fields["general.file_type"].contents()
     assert said == gguf_fields.FILE_TYPES[kind]
-    assert asked(live, path, "llama.cpp-model").verified
+    rounded = type(live.model)(live.model.args)
+    rounded.load_weights(list(gguf_tensors.as_read(live, kind).items()))
+    meant = replace(live, loaded=replace(live.loaded, model=rounded))
+    verdict = asked(meant, path, "llama.cpp-model")
+    assert verdict.max_difference < 2e-3
+    assert verdict.greedy_agreement == 1
 
 
 def test_a_k_quant_needs_llama_quantize_and_uses_it(tmp_path, live_of, monkeypatch):
@@ -272,15 +286,14 @@ def test_the_demo_in_sixteen_bits_is_what_was_trained(demo_gguf, tmp_path, live_
     path = gguf_merged.file(live, tmp_path, "f16")
     verdict = asked(live, path, "llama.cpp-model")
     assert verdict.max_difference <= 0.02
-    base, made = (gguf.GGUFReader(one).fields for one in (demo_gguf, path))
-    told = {k: v.contents() for k, v in made.items() if not k.startswith("GGUF.")}
-    held = {k: v.contents() for k, v in base.items() if not k.startswith("GGUF.")}
-    assert told == {**held, "general.file_type": 1}
+    base, made = gguf_file.read(demo_gguf), gguf_file.read(path)
+    held = base.metadata
+    assert made.metadata == {**held, "general.file_type": 1}
+    assert made.kinds == base.kinds
     # The tokenizer that is made from the folder is the file's own.
     again = gguf_words.fields(loaded.tokenizer, 49152)
     for key in ("tokens", "token_type", "merges", "pre", "model", "add_bos_token"):
         name = f"tokenizer.ggml.{key}"
-        assert again[name].value == held[name] or key == "token_type", key
-    refused = Live(loaded, live.adapter_config, "demo")
-    with pytest.raises(CheckFailed, match="takes the adapter away"):
-        fused.write(refused, tmp_path, Choices(requantize=True))
+        # Tokens that are a template's alone are control tokens there, or defined ones.
+        same = again[name].value == held[name]
+        assert same or key == "token_type", key
