@@ -157,7 +157,8 @@ def _compared(
                 same += max(seen, key=lambda token: seen[token]) == row.tokens[place]
         greedy += len(row.tokens) - row.start if row.greedy else 0
     fits = bool(worst <= tolerance) and places > 0  # NaN does not
-    return Verdict(reader, fits, worst, tolerance, same / greedy, places)
+    agreed = same / greedy if greedy else None  # it may end each answer at once
+    return Verdict(reader, fits, worst, tolerance, agreed, places)
 
 
 def _apart(seen: Mapping[int, float], expected: NDArray[np.float32]) -> float:
