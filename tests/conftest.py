@@ -64,8 +64,8 @@ def tiny_adapter(tiny_folder, tmp_path_factory) -> Path:
     from mlx_rsft.settings import AdapterSettings, ModelSettings
 
     model = load.load(ModelSettings(source=str(tiny_folder))).model
-    config = adapters.attach(model, AdapterSettings(rank=2, layers="all"))
     mx.random.seed(1)
+    config = adapters.attach(model, AdapterSettings(rank=2, layers="all"))
     for module in model.modules():
         if "lora_b" in module:
             module.lora_b = mx.random.normal(module.lora_b.shape) * 0.3
