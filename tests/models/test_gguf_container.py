@@ -6,6 +6,7 @@ import time
 import tracemalloc
 
 import gguf as reference
+import mlx.core as mx
 import numpy as np
 import pytest
 
@@ -252,6 +253,10 @@ def test_a_norm_in_blocks_is_read_as_floats(tiny, tmp_path):
     model.types[name] = reference.GGMLQuantizationType.Q8_0
     folder = tmp_path / "model"
     gguf.convert(model.write(tmp_path / "m.gguf"), folder, float_type="float32")
+    weights = mx.load(str(folder / "model.safetensors"))
+    found = weights["model.layers.0.post_attention_layernorm.weight"]
+    wanted = reference.dequantize(blocks, reference.GGMLQuantizationType.Q8_0)
+    assert np.array_equal(np.array(found), wanted)
 
 
 def test_a_damaged_file_is_not_hashed(tiny, tmp_path, monkeypatch):
