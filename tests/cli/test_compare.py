@@ -27,7 +27,7 @@ def test_every_setting_of_train_can_be_compared_with():
         }
         for name in ("train", "compare")
     }
-    own = {"--run-dir", "--dry-run", "--objective", "--profile"}
+    own = {"--run-dir", "--dry-run", "--objective", "--profile", "--init-adapter"}
     assert flags["train"] - flags["compare"] == own
 
 

@@ -27,7 +27,8 @@ def test_every_setting_of_train_can_be_planned_with():
         }
         for name in ("train", "plan")
     }
-    assert flags["train"] - flags["plan"] == {"--run-dir", "--dry-run"}
+    own = {"--run-dir", "--dry-run", "--init-adapter"}
+    assert flags["train"] - flags["plan"] == own
     assert flags["plan"] - flags["train"] == {"--memory", "--measure", "--fit"}
 
 

@@ -40,7 +40,7 @@ def test_every_setting_of_train_can_be_searched_with():
         }
         for name in ("train", "search")
     }
-    own = {"--run-dir", "--objective", "--profile"}
+    own = {"--run-dir", "--objective", "--profile", "--init-adapter"}
     assert flags["train"] - flags["search"] == own
 
 
