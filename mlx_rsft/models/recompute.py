@@ -33,8 +33,12 @@ def chosen(setting: str, trained: range) -> range:
     )
 
 
-def recomputing(block: nn.Module) -> Answer:
+def recomputing(block: nn.Module, forward: Answer) -> Answer:
     """A block that gives the same, dropout included, and keeps its inputs alone.
+
+    Args:
+        block: Whose parameters are read.
+        forward: How it is run: by itself, or as something else runs it.
 
     Source: Chen et al., Training Deep Nets with Sublinear Memory Cost, 2016.
     """
@@ -50,7 +54,7 @@ def recomputing(block: nn.Module) -> Answer:
             now = _random_state()
             mx.random.seed(first)
             block.update(parameters)
-            made = block(hidden, *args, **kwargs)
+            made = forward(hidden, *args, **kwargs)
             if runs > 1:
                 mx.random.seed(now)
             return made

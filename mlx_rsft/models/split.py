@@ -16,7 +16,7 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten
 
 from mlx_rsft.errors import ModelError
-from mlx_rsft.models import cpu_kernels, seam
+from mlx_rsft.models import cpu_kernels, seam, trimmed
 from mlx_rsft.models.recompute import recomputing
 from mlx_rsft.models.seam import Answer, StandIn, TrunkStates
 
@@ -31,6 +31,7 @@ class SplitModel:
 
     Attributes:
         recomputed: Blocks that keep their inputs alone and are run again for the gradient.
+        trims: Whether the last block can be run at chosen positions alone.
 
     Raises:
         ModelError: If the model has no backbone with layers, or its parts do not
@@ -42,6 +43,7 @@ class SplitModel:
         self.recomputed: Sequence[int] = ()
         self._parent, self._name = _find_backbone(model)
         self._check()
+        self.trims = self._can_trim()
 
     @property
     def backbone(self) -> nn.Module:
@@ -67,7 +69,38 @@ class SplitModel:
             tokens_BT: The batch.
             trunk: What the frozen blocks made of it; they are then not run again.
         """
-        answers = self._recomputing()
+        return self._run(tokens_BT, trunk, {})
+
+    def supervised(
+        self,
+        tokens_BT: mx.array,
+        rows_N: mx.array,
+        trunk: TrunkStates | None = None,
+    ) -> mx.array:
+        """Hidden states (N, D) at flat positions ``b * T + t``: all the head needs.
+
+        Where these are few, the last block is run for them alone.
+        """
+        if self.trims and trimmed.pays(rows_N, tokens_BT):
+            return self._trimmed(tokens_BT, rows_N, trunk)
+        hidden_BTD = self.hidden(tokens_BT, trunk)
+        return hidden_BTD.reshape(-1, hidden_BTD.shape[-1])[rows_N]
+
+    def _trimmed(
+        self, tokens_BT: mx.array, rows_N: mx.array, trunk: TrunkStates | None
+    ) -> mx.array:
+        last = self.num_blocks - 1
+        run = trimmed.trimming(self.backbone["layers"][last], rows_N)
+        return self._run(tokens_BT, trunk, {last: run})[0]
+
+    def _run(
+        self,
+        tokens_BT: mx.array,
+        trunk: TrunkStates | None,
+        answers: dict[int, Answer],
+    ) -> mx.array:
+        """The backbone with other ways to run some of its blocks."""
+        answers = answers | self._recomputing(answers)
         if trunk is not None:
             assert trunk.values_BTD.shape[:2] == tokens_BT.shape
             answers |= seam.above(trunk)
@@ -77,9 +110,15 @@ class SplitModel:
         ):
             return self.backbone(tokens_BT)
 
-    def _recomputing(self) -> dict[int, Answer]:
+    def _recomputing(self, answers: dict[int, Answer]) -> dict[int, Answer]:
         layers: list[nn.Module] = self.backbone["layers"]
-        return {place: recomputing(layers[place]) for place in self.recomputed}
+        return {
+            place: self._again(layers[place], answers.get(place, layers[place]))
+            for place in self.recomputed
+        }
+
+    def _again(self, block: nn.Module, forward: Answer) -> Answer:
+        return recomputing(block, forward)
 
     def trunk(self, tokens_BT: mx.array, depth: int) -> TrunkStates:
         """What the first ``depth`` blocks make of a batch; the others are not run."""
@@ -90,16 +129,6 @@ class SplitModel:
         """Logits (N, V) of any hidden states (N, D)."""
         with self._standing_in(lambda *_, **__: hidden_ND[None]):
             return self.model(mx.zeros((1, 1), mx.int32))[0]
-
-    def supervised(
-        self,
-        tokens_BT: mx.array,
-        rows_N: mx.array,
-        trunk: TrunkStates | None = None,
-    ) -> mx.array:
-        """Hidden states (N, D) at flat positions ``b * T + t``: all the head needs."""
-        hidden_BTD = self.hidden(tokens_BT, trunk)
-        return hidden_BTD.reshape(-1, hidden_BTD.shape[-1])[rows_N]
 
     def head_parameters(self) -> dict[str, mx.array]:
         """Trainable parameters outside the layers, by name: those of a trained head."""
@@ -140,6 +169,24 @@ class SplitModel:
                 f"(they differ by {mx.abs(whole - parts).max().item():g}).",
                 hint="This architecture is not supported yet.",
             )
+
+    def _can_trim(self) -> bool:
+        """Try it on a probe; a block that is made otherwise is simply run in whole."""
+        tokens = mx.arange(PROBE_LENGTH).reshape(2, -1) % 100
+        rows = mx.array([2, 7, 9])
+        with without_dropout(self.model):
+            whole_BTD = self.hidden(tokens)
+            whole = whole_BTD.reshape(-1, whole_BTD.shape[-1])[rows]
+            try:
+                part = self._trimmed(tokens, rows, None)
+            except (KeyError, TypeError, ValueError, AttributeError):
+                return False
+            return part.shape == whole.shape and self._agree(part, whole)
+
+    def _agree(self, part: mx.array, whole: mx.array) -> bool:
+        """But for rounding: the shape of a product decides the order of its sums."""
+        apart = mx.abs(part - whole).max() / mx.abs(whole).max()
+        return bool(apart.item() < mx.finfo(whole.dtype).eps ** 0.5)
 
 
 @contextlib.contextmanager

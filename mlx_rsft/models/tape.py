@@ -58,29 +58,41 @@ class Kept:
 class Outline(SplitModel):
     """The parts of a model whose weights are not there, so that nothing is checked."""
 
-    def hidden(self, tokens_BT: mx.array, trunk: TrunkStates | None = None) -> mx.array:
-        with cpu_kernels.outlined():
-            return super().hidden(tokens_BT, trunk)
-
     def trunk(self, tokens_BT: mx.array, depth: int) -> TrunkStates:
         with cpu_kernels.outlined():
             return super().trunk(tokens_BT, depth)
 
-    def _recomputing(self) -> dict[int, Answer]:
-        layers: list[nn.Module] = self.backbone["layers"]
-        return {place: _keeping_input(layers[place]) for place in self.recomputed}
+    def _run(
+        self,
+        tokens_BT: mx.array,
+        trunk: TrunkStates | None,
+        answers: dict[int, Answer],
+    ) -> mx.array:
+        with cpu_kernels.outlined():
+            return super()._run(tokens_BT, trunk, answers)
+
+    def _again(self, block: nn.Module, forward: Answer) -> Answer:
+        return _keeping_input(block, forward)
 
     def _check(self) -> None:
         pass
 
+    def _agree(self, part: mx.array, whole: mx.array) -> bool:
+        del part, whole
+        return True
 
-def _keeping_input(block: nn.Module) -> Answer:
+
+def _keeping_input(block: nn.Module, forward: Answer) -> Answer:
     """Something whose backward pass reads as much as the input of a block, and no more."""
 
-    def answer(hidden: mx.array, *_: Any, **__: Any) -> mx.array:
+    def answer(hidden_BTD: mx.array, *args: Any, **kwargs: Any) -> mx.array:
         leaves: list[tuple[str, mx.array]] = tree_flatten(block.trainable_parameters())  # pyright: ignore
         moved = sum(value.sum() for _, value in leaves)
-        return mx.square(hidden + moved)
+        made = mx.square(hidden_BTD + moved)
+        shape = forward(hidden_BTD, *args, **kwargs).shape
+        if shape == made.shape:
+            return made
+        return made.reshape(1, -1, shape[-1])[:, : shape[1]]  # a trimmed block's
 
     return answer
 
@@ -88,22 +100,34 @@ def _keeping_input(block: nn.Module) -> Answer:
 class StockOutline(Outline):
     """The same without the CPU's stand-ins, as the model is run on other backends."""
 
-    def hidden(self, tokens_BT: mx.array, trunk: TrunkStates | None = None) -> mx.array:
-        assert trunk is None, "an outline is of the whole model"
-        with seam.standing_in(self.backbone, self._recomputing()):
-            return self.backbone(tokens_BT)
-
     def trunk(self, tokens_BT: mx.array, depth: int) -> TrunkStates:
         return TrunkStates(depth, seam.run_below(self.backbone, tokens_BT, depth))
 
+    def _run(
+        self,
+        tokens_BT: mx.array,
+        trunk: TrunkStates | None,
+        answers: dict[int, Answer],
+    ) -> mx.array:
+        assert trunk is None, "an outline is of the whole model"
+        answers = answers | self._recomputing(answers)
+        with seam.standing_in(self.backbone, answers):
+            return self.backbone(tokens_BT)
 
-def kept(split: SplitModel, rows: int, width: int) -> Kept:
+
+def kept(split: SplitModel, rows: int, width: int, supervised: int) -> Kept:
     """What a batch of ``rows`` rows of ``width`` tokens holds; computes nothing.
+
+    Args:
+        split: An outline.
+        rows: Of the batch.
+        width: Positions of each.
+        supervised: Positions of all rows that reach the head.
 
     Raises:
         ModelError: If the model's code wants numbers, not shapes.
     """
-    nodes = _graph(split, rows, width)
+    nodes = _graph(split, rows, width, supervised)
     hidden = _hidden(nodes)
     tape = _Tape(_needed_for(hidden, nodes))
     for node in nodes:
@@ -116,19 +140,21 @@ def kept(split: SplitModel, rows: int, width: int) -> Kept:
 Node = Mapping[str, Any]
 
 
-def _graph(split: SplitModel, rows: int, width: int) -> Sequence[Node]:
+def _graph(split: SplitModel, rows: int, width: int, supervised: int) -> Sequence[Node]:
     """The forward and the backward pass; the first output is the hidden states."""
     leaves: list[tuple[str, mx.array]] = tree_flatten(split.model.parameters())  # pyright: ignore
     trained = dict(tree_flatten(split.model.trainable_parameters()))
     nodes: list[Node] = []
 
-    def passes(tokens_BT: mx.array, slope: mx.array, *values: mx.array) -> Any:
+    def passes(
+        tokens_BT: mx.array, rows_N: mx.array, slope: mx.array, *values: mx.array
+    ) -> Any:
         given = dict(zip((name for name, _ in leaves), values, strict=True))
 
         def forward(*changed: mx.array) -> list[mx.array]:
             now = given | dict(zip(trained, changed, strict=True))
             split.model.update(tree_unflatten(list(now.items())))
-            return [split.hidden(tokens_BT)]
+            return [split.supervised(tokens_BT, rows_N)]
 
         hidden, grads = mx.vjp(forward, [given[name] for name in trained], [slope])
         return [*hidden, *grads]
@@ -136,10 +162,10 @@ def _graph(split: SplitModel, rows: int, width: int) -> Sequence[Node]:
     tokens_BT = mx.zeros((rows, width), mx.int32)
     values = [value for _, value in leaves]
     try:
-        slope = mx.zeros(
-            (rows, width, split.no_states.shape[-1]), split.no_states.dtype
-        )
-        mx.export_function(nodes.append, passes, tokens_BT, slope, *values)
+        like = split.no_states
+        slope = mx.zeros((supervised, like.shape[-1]), like.dtype)
+        rows_N = mx.zeros((supervised,), mx.int32)
+        mx.export_function(nodes.append, passes, tokens_BT, rows_N, slope, *values)
     except (ValueError, RuntimeError, TypeError) as problem:
         raise ModelError(
             f"What the model keeps cannot be read off its graph ({problem}).",

@@ -177,7 +177,7 @@ def _estimate(
 
 
 def _portion(split: SplitModel, shape: Shape, objective: Objective) -> Portion:
-    kept = tape.kept(split, shape.rows, shape.width)
+    kept = tape.kept(split, shape.rows, shape.width, shape.supervised)
     return Portion(
         kept.scores,
         kept.others,
@@ -194,7 +194,7 @@ def _again(split: SplitModel, shape: Shape, kept: Kept) -> int:
         return 0
     split.recomputed, before = split.recomputed[1:], split.recomputed
     try:
-        more = tape.kept(split, shape.rows, shape.width)
+        more = tape.kept(split, shape.rows, shape.width, shape.supervised)
     finally:
         split.recomputed = before
     return more.scores + more.others - kept.scores - kept.others

@@ -372,8 +372,9 @@ def held_by_mlx():
     return _held
 
 
-def _held(split, rows, width):
+def _held(split, rows, width, supervised):
     """What mlx holds when the forward pass is done and the backward pass is not."""
+    chosen = mx.arange(supervised)
     tokens = mx.arange(rows * width).reshape(rows, width) % 200
     trained = tree_flatten(split.model.trainable_parameters())
     before = split.model.parameters()
@@ -381,10 +382,10 @@ def _held(split, rows, width):
     def forward(*values):
         names = (name for name, _ in trained)
         split.model.update(tree_unflatten(list(zip(names, values, strict=True))))
-        return [split.hidden(tokens)]
+        return [split.supervised(tokens, chosen)]
 
-    slope = mx.zeros(split.hidden(tokens).shape)
-    mx.eval(tokens, slope, before)
+    slope = mx.zeros(split.supervised(tokens, chosen).shape)
+    mx.eval(tokens, chosen, slope, before)
     mx.synchronize()
     bare = mx.get_active_memory()
     hidden, grads = mx.vjp(forward, [value for _, value in trained], [slope])

@@ -45,7 +45,7 @@ def _gradient(split, piece):
     [{}, {"dropout": 0.3}, {"method": "dora"}, {"method": "full"}],
     ids=str,
 )
-@pytest.mark.parametrize("blocks", [(0,), (0, 1), (1,)])
+@pytest.mark.parametrize("blocks", [(0,), (0, 1), (1,), (2,), (0, 1, 2)])
 def test_blocks_that_are_run_again_give_the_same_gradient(chosen, blocks):
     split, piece = _split(**chosen), _piece(2, 19)
     plain, wanted, drawn = _gradient(split, piece)
@@ -64,21 +64,22 @@ def test_blocks_that_are_run_again_give_the_same_gradient(chosen, blocks):
 
 
 def test_each_such_block_keeps_its_input_alone(held_by_mlx):
-    split = _split()
+    split, supervised = _split(), 8 * 96
     held = []
     for blocks in [(), (0,), (0, 1)]:
         split.recomputed = blocks
-        held.append(held_by_mlx(split, 8, 96))
+        held.append(held_by_mlx(split, 8, 96, supervised))
     # 4 bytes, 24 wide: what goes into a block.
     one_input = 8 * 96 * 24 * 4
     assert held[0] - held[1] > 8 * one_input
     assert held[1] - held[2] == pytest.approx(held[0] - held[1], rel=0.2)
 
 
-def test_the_graph_tells_what_such_blocks_keep(held_by_mlx):
+@pytest.mark.parametrize("supervised", [8 * 384, 1001])
+def test_the_graph_tells_what_such_blocks_keep(held_by_mlx, supervised):
     split = _split()
     outline = tape.Outline(split.model)
     split.recomputed = outline.recomputed = (0, 1)
-    read = tape.kept(outline, 8, 96)
-    held = held_by_mlx(split, 8, 96)
+    read = tape.kept(outline, 8, 384, supervised)
+    held = held_by_mlx(split, 8, 384, supervised)
     assert read.scores + read.others == pytest.approx(held, rel=0.03)

@@ -5,22 +5,23 @@ from mlx.utils import tree_flatten
 
 from mlx_rsft import testing
 from mlx_rsft.errors import ModelError
-from mlx_rsft.models import adapters, load, tape
+from mlx_rsft.models import adapters, load, seam, tape
 from mlx_rsft.models.split import SplitModel
 from mlx_rsft.settings import AdapterSettings, ModelSettings
 
 
-def _kept(folder, rows=2, width=32, outline=tape.Outline, **chosen):
+def _kept(folder, rows=2, width=32, outline=tape.Outline, supervised=None, **chosen):
     model = load.outline(ModelSettings(source=str(folder))).model
     adapters.attach(model, AdapterSettings(**{"layers": "last:1", **chosen}))
     model.train()
-    return tape.kept(outline(model), rows, width)
+    return tape.kept(outline(model), rows, width, supervised or rows * width)
 
 
 class StockModel(SplitModel):
-    def hidden(self, tokens_BT, trunk=None):
+    def _run(self, tokens_BT, trunk, answers):
         del trunk
-        return self.backbone(tokens_BT)
+        with seam.standing_in(self.backbone, answers):
+            return self.backbone(tokens_BT)
 
 
 @pytest.mark.parametrize(
@@ -28,16 +29,18 @@ class StockModel(SplitModel):
     [(tape.Outline, SplitModel), (tape.StockOutline, StockModel)],
 )
 @pytest.mark.parametrize("method", ["lora", "dora", "full"])
-@pytest.mark.parametrize("layers", ["last:1", "all"])
+@pytest.mark.parametrize(
+    ("layers", "supervised"), [("last:1", 8 * 256), ("last:1", 1001), ("all", 1001)]
+)
 def test_what_is_read_off_the_graph_is_what_mlx_holds(
-    tiny_folder, held_by_mlx, outline, real, method, layers
+    tiny_folder, held_by_mlx, outline, real, method, layers, supervised
 ):
     chosen = {"method": method, "layers": layers}
-    read = _kept(tiny_folder, 8, 96, outline, **chosen)
+    read = _kept(tiny_folder, 8, 256, outline, supervised, **chosen)
     model = load.load(ModelSettings(source=str(tiny_folder))).model
     adapters.attach(model, AdapterSettings(**chosen))
     model.train()
-    held = held_by_mlx(real(model), 8, 96)
+    held = held_by_mlx(real(model), 8, 256, supervised)
     # Allocations are rounded up to pages, which small arrays feel.
     assert read.scores + read.others == pytest.approx(held, rel=0.03)
 
@@ -66,14 +69,14 @@ def test_who_shares_memory_is_known_of_every_kind_of_view(held_by_mlx, name):
         model = nn.Linear(64, 64)
         no_states = mx.zeros((0, 64))
 
-        def hidden(self, tokens):
+        def supervised(self, tokens, rows_N):
             rows = tokens[..., None].astype(mx.float32) * self.model.bias
             made = VIEWS[name](self.model(rows))
-            return mx.broadcast_to(made.sum(), (*tokens.shape, 64))
+            return mx.broadcast_to(made.sum(), (rows_N.size, 64))
 
-    read = tape.kept(Split(), 4, 64)
+    read = tape.kept(Split(), 4, 64, 4 * 64)
     # The smallest of the arrays here has 32 kB; mlx rounds up and keeps odds and ends.
-    held = pytest.approx(held_by_mlx(Split(), 4, 64), abs=16_000)
+    held = pytest.approx(held_by_mlx(Split(), 4, 64, 4 * 64), abs=16_000)
     assert read.scores + read.others == held
 
 
@@ -86,7 +89,7 @@ def test_an_outline_has_every_shape_and_takes_no_memory(demo_gguf, method):
     model = load.outline(settings).model
     adapters.attach(model, AdapterSettings(method=method, layers="all"))
     model.train()
-    kept = tape.kept(tape.Outline(model), 4, 128)
+    kept = tape.kept(tape.Outline(model), 4, 128, 4 * 128)
     assert kept.others > 500e6
     # The adapter, and for a moment some of the layers whose magnitude dora measures.
     assert mx.get_peak_memory() - before < 80e6
@@ -134,7 +137,7 @@ def test_the_model_is_as_it_was_when_its_graph_has_been_read(tiny_folder):
     model = load.load(ModelSettings(source=str(tiny_folder))).model
     adapters.attach(model, AdapterSettings(layers="last:1"))
     before = dict(tree_flatten(model.parameters()))
-    tape.kept(tape.Outline(model), 2, 16)
+    tape.kept(tape.Outline(model), 2, 16, 32)
     after = dict(tree_flatten(model.parameters()))
     assert all(mx.array_equal(before[name], after[name]) for name in before)
 
@@ -152,4 +155,4 @@ def test_a_model_that_wants_numbers_is_refused_with_a_way_out():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(type(model.model), "__call__", nosy)
         with pytest.raises(ModelError, match="peak_bytes"):
-            tape.kept(outline, 1, 16)
+            tape.kept(outline, 1, 16, 16)
