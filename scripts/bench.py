@@ -6,14 +6,16 @@
 
 Each run is a process of its own; which side goes first alternates. Same float32 model
 folder, rows, blocks and initial adapter, AdamW with bias correction at a constant rate, no
-clipping, as many updates; each side has its own order of the rows. mlx-lm trains plain SFT, mlx-lm-lora DFT, and ours
-the same in each pair. Seconds are those of the updates alone, ours with what it keeps
+clipping, as many updates. mlx-lm trains plain SFT, mlx-lm-lora DFT, and ours the same in
+each pair. Seconds are those of the updates alone, ours with what it keeps
 of the frozen blocks; loading and rendering are left out on both sides. In f they are
 those of whole processes, and an objective that no peer has is trained as plain SFT.
 
-Not equal: the peers learn one token of padding behind each row that is shorter than the
-longest (only in d are there such rows), and draw the next batch while their clock stands
-still. mlx-lm-lora draws batches with repetition.
+Each side draws its own batches; the peers learn one token of padding behind each row that
+is shorter than the longest, and mlx-lm-lora draws with repetition. So that this does not
+hide unequal work, ours is run once more, untimed, on the very batches and padding that
+the peer drew: its held-out NLL is the one that has to be the peer's. The peers draw the
+next batch while their clock stands still.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from time import perf_counter
@@ -36,7 +38,7 @@ import bench_report
 import bench_work
 from bench_work import SCENARIOS, Scenario
 
-from mlx_rsft import config, files, machine
+from mlx_rsft import config, files, machine, manifest
 from mlx_rsft.config import Layer
 from mlx_rsft.models import adapters, load
 from mlx_rsft.workflows import assemble
@@ -106,6 +108,7 @@ class Bench:
         longest: Tokens of the longest row. The peers pad no further, so that where all rows
             are as long they learn no token of padding.
         scores: Held-out NLL by the hash of an adapter: equal bytes are scored once.
+        told: Held-out NLL of ours on a peer's batches, by the hash of these.
     """
 
     name: str
@@ -115,6 +118,7 @@ class Bench:
     model: Path = Path()
     longest: int = LONGEST
     scores: dict[str, float] = field(default_factory=dict[str, float])
+    told: dict[str, float] = field(default_factory=dict[str, float])
 
     def pairs(self, number: int) -> Found:
         """``number`` pairs with each peer, by peer, and what the bare model scores."""
@@ -165,7 +169,7 @@ class Bench:
                 for key in ("peak_bytes", "resident_bytes")
             },
             **{key: runs[0][key] for key in ("checkpoint", "blas")},
-            "nll": {name: nll for run in runs for name, nll in run["nll"].items()},
+            **{key: _joined(run[key] for run in runs) for key in ("nll", "told_nll")},
         }
         clock = "process_seconds" if arms else "seconds"
         tell(f"  {side}: {record[clock]:.1f} s, {record['peak_bytes'] / 1e6:,.0f} MB")
@@ -180,18 +184,35 @@ class Bench:
         return peer, python, [OBJECTIVES[peer]]
 
     def _run(self, runner: str, python: str, objectives: Sequence[str]) -> Found:
+        job = self._job(runner, objectives)
+        began = perf_counter()
+        result = self._started(python, job)
+        seconds = perf_counter() - began
+        nll = self._scored(result.pop("adapters"))
+        batches = result.pop("batches")
+        told = {name: self._told(name, batches) for name in nll} if batches else {}
+        return result | {"process_seconds": seconds, "nll": nll, "told_nll": told}
+
+    def _told(self, objective: str, batches: object) -> float:
+        """Held-out NLL of ours on the batches that a peer drew."""
+        key = objective + manifest.text_sha256(json.dumps(batches))
+        if key not in self.told:
+            job = self._job("ours, told", [objective]) | {"batches": batches}
+            found = self._scored(self._started(sys.executable, job)["adapters"])
+            self.told[key] = found[objective]
+        return self.told[key]
+
+    def _started(self, python: str, job: Found) -> Found:
+        """One process from its beginning to its end."""
         out = self.scratch / "out"
         shutil.rmtree(out, ignore_errors=True)
         out.mkdir()
-        job = self._job(runner, objectives)
         files.write_json(out / "job.json", job)
-        began = perf_counter()
         _start([python, str(RUN), str(out / "job.json"), str(out / "result.json")])
-        seconds = perf_counter() - began
-        result = json.loads((out / "result.json").read_text(encoding="utf-8"))
-        adapters = result.pop("adapters")
-        nll = {name: self._nll(Path(folder)) for name, folder in adapters.items()}
-        return result | {"process_seconds": seconds, "nll": nll}
+        return json.loads((out / "result.json").read_text(encoding="utf-8"))
+
+    def _scored(self, adapters: dict[str, str]) -> dict[str, float]:
+        return {name: self._nll(Path(folder)) for name, folder in adapters.items()}
 
     def _job(self, runner: str, objectives: Sequence[str]) -> Found:
         work = self.scenario
@@ -225,6 +246,10 @@ class Bench:
             record = evaluate(settings, adapter, Silent())
             self.scores[key] = record["splits"]["test"]["metrics"]["nll"]["value"]
         return self.scores[key]
+
+
+def _joined(parts: Iterable[dict[str, float]]) -> dict[str, float]:
+    return {name: value for part in parts for name, value in part.items()}
 
 
 def _start(command: Sequence[str]) -> None:

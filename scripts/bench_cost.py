@@ -7,6 +7,7 @@ from typing import Any
 
 SEED, RANK, SCALE, RATE = 0, 8, 4.0, 1e-3
 Job = dict[str, Any]
+Row = tuple[list[int], int]
 
 
 @dataclass(slots=True)
@@ -25,6 +26,8 @@ class Cost:
         checkpoint: Whether blocks were computed anew for the gradient.
         blas: What multiplied matrices.
         adapters: Folder by objective.
+        batches: What a peer learned of, update by update: the tokens of each row, padding
+            that it learned included, and where those begin that it learned.
     """
 
     seconds: float = 0.0
@@ -38,6 +41,7 @@ class Cost:
     checkpoint: bool = False
     blas: str = ""
     adapters: dict[str, str] = field(default_factory=dict[str, str])
+    batches: list[list[Row]] = field(default_factory=list[list[Row]])
 
 
 def settings(job: Job) -> Any:

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench_cost import RANK, RATE, SCALE, SEED, Cost, Job
+from bench_cost import RANK, RATE, SCALE, SEED, Cost, Job, Row
 
 
 def mlx_lm(job: Job) -> Cost:
@@ -91,6 +91,7 @@ def _run_peer(run: Callable[[], None], job: Job, cost: Cost, flags: list[str]) -
     run()
     _check_start(Path(job["start"]), out / "adapter" / "adapters.safetensors")
     cost.seconds = sum(cost.update_seconds)
+    del cost.batches[job["updates"] :]  # what was drawn and not used
     cost.adapters[job["objectives"][0]] = str(out / "adapter")
     return cost
 
@@ -126,13 +127,16 @@ def _watcher(cost: Cost) -> Any:
 def _counted(
     batches: Callable[..., Iterator[Any]], cost: Cost, **given: Any
 ) -> Iterator[Any]:
-    """The peer's own batches; counts what the model and its loss make of them."""
+    """The peer's own batches; notes what the model and its loss make of them."""
     for batch_BT, spans in batches(**given):
         rows, width = batch_BT.shape
         cost.positions += rows * (width - 1)
         cost.head_rows += rows * (width - 1)
-        for start, end in spans.tolist():
+        learned: list[Row] = []
+        for tokens, (start, end) in zip(batch_BT.tolist(), spans.tolist(), strict=True):
             cost.tokens += end
             # The peers learn one more position per row, the padding behind it.
             cost.supervised += end - max(start, 1)
+            learned.append((tokens[: end + 1], max(start, 1)))
+        cost.batches.append(learned)
         yield batch_BT, spans

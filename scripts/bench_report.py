@@ -44,11 +44,14 @@ def ratios(pairs: Sequence[Pair], figure: str, *, whole: bool) -> list[float]:
 
 
 def apart(pairs: Sequence[Pair]) -> dict[str, float]:
-    """By objective that both sides trained: the largest relative gap of their NLLs."""
+    """By objective that both sides trained: the largest relative gap of their NLLs.
+
+    Ours is the one that was told the peer's batches.
+    """
     gaps: dict[str, float] = {}
     for pair in pairs:
-        ours, peer = pair["ours"]["nll"], pair["peer"]["nll"]
-        for name in ours.keys() & peer.keys():
+        ours, peer = pair["peer"]["told_nll"], pair["peer"]["nll"]
+        for name in pair["ours"]["nll"].keys() & peer.keys():
             gap = abs(ours[name] - peer[name]) / peer[name]
             gaps[name] = max(gaps.get(name, 0.0), gap)
     return gaps
@@ -109,12 +112,14 @@ def _equality(pairs: Sequence[Pair], base: float) -> list[str]:
     first = pairs[0]
     lines: list[str] = []
     for name, gap in sorted(apart(pairs).items()):
-        ours, peer = first["ours"]["nll"][name], first["peer"]["nll"][name]
+        peer, told = (first["peer"][kind][name] for kind in ("nll", "told_nll"))
         equal = "equal work" if gap <= EQUAL else "NOT equal work"
-        lines.append(
-            f"  held-out NLL, {name}: {ours:.3f} and {peer:.3f} (bare model {base:.3f}), "
-            f"{gap:.1%} apart: {equal}"
-        )
+        own = first["ours"]["nll"][name]
+        lines += [
+            f"  held-out NLL, {name}, of the peer's batches: ours {told:.4f}, peer "
+            f"{peer:.4f}, {gap:.2%} apart: {equal}",
+            f"    of our own batches {own:.4f}; of the bare model {base:.4f}",
+        ]
     return lines
 
 

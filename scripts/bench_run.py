@@ -88,47 +88,92 @@ def ours(job: Job) -> Cost:
 
 def our_arms(job: Job) -> Cost:
     """Every objective in one process: the model and its rows are loaded once."""
-    from mlx_rsft.models import adapters, recompute
-    from mlx_rsft.models.split import SplitModel
     from mlx_rsft.objectives import build
     from mlx_rsft.training import loop
-    from mlx_rsft.workflows import assemble, caching, sizing
 
     clock, cost = Clock(), Cost()
-    config = bench_cost.settings(job).config
-    loaded = assemble.model(config, clock)
-    rows = assemble.splits(assemble.training_paths(config), config, loaded, clock).rows[
-        "train"
-    ]
-    split = SplitModel(loaded.model)
-    adapter_config = assemble.fresh_adapter(loaded, config)
-    fresh = loaded.model.trainable_parameters()
-    split.recomputed = recompute.chosen(
-        config.training.grad_checkpoint, sizing.trained_blocks(split)
-    )
-    passes = caching.Passes(job["epochs"] * len(job["objectives"]))
-    trunk = caching.trunk(config.training, loaded, split, rows, passes, clock)
+    trainer = Trainer(job, clock)
+    config, rows = trainer.config, trainer.rows
     clock.peak_bytes = 0
     for objective in job["objectives"]:
-        loaded.model.update(fresh)
-        named = build({"name": objective})
+        stepper = trainer.stepper(build({"name": objective}))
         with clock.task(f"train {objective}", 0) as advance:
             loop.run(
-                assemble.stepper(split, named, loaded, config, trunk),
+                stepper,
                 rows,
                 config.training,
                 config.optimizer,
                 seed=config.seed,
                 record=partial(_after, advance),
             )
-        folder = Path(job["out"]) / objective.replace(":", "-")
-        adapters.save(loaded.model, dict(adapter_config), folder)
-        cost.adapters[objective] = str(folder)
+        trainer.save(objective, cost)
         _count(cost, rows, config, clock)
-    if trunk:
-        cost.peak_bytes += trunk.stats.num_bytes
-        trunk.close()
+    if trainer.trunk:
+        cost.peak_bytes += trainer.trunk.stats.num_bytes
+        trainer.trunk.close()
     return cost
+
+
+def told(job: Job) -> Cost:
+    """Ours on the very batches that a peer drew; for what is learned, not for speed."""
+    from mlx_rsft.data.conversation import Example
+    from mlx_rsft.objectives import build
+
+    cost = Cost()
+    trainer = Trainer(job, Clock())
+    (objective,) = job["objectives"]
+    stepper = trainer.stepper(build({"name": objective}))
+    for batch in job["batches"]:
+        stepper.step(
+            [
+                Example(tuple(tokens), ((start, len(tokens)),), "")
+                for tokens, start in batch
+            ]
+        )
+    trainer.save(objective, cost)
+    return cost
+
+
+class Trainer:
+    """One loaded model whose fresh adapter is trained several times."""
+
+    def __init__(self, job: Job, clock: Clock) -> None:
+        from mlx_rsft.models import recompute
+        from mlx_rsft.models.split import SplitModel
+        from mlx_rsft.workflows import assemble, caching, sizing
+
+        self._out = Path(job["out"])
+        self.config = config = bench_cost.settings(job).config
+        self._loaded = loaded = assemble.model(config, clock)
+        paths = assemble.training_paths(config)
+        self.rows = assemble.splits(paths, config, loaded, clock).rows["train"]
+        self._split = SplitModel(loaded.model)
+        self._adapter_config = assemble.fresh_adapter(loaded, config)
+        self._fresh: Any = loaded.model.trainable_parameters()
+        self._split.recomputed = recompute.chosen(
+            config.training.grad_checkpoint, sizing.trained_blocks(self._split)
+        )
+        passes = caching.Passes(job["epochs"] * len(job["objectives"]))
+        self.trunk = caching.trunk(
+            config.training, loaded, self._split, self.rows, passes, clock
+        )
+
+    def stepper(self, objective: Any) -> Any:
+        """What trains the adapter anew."""
+        from mlx_rsft.workflows import assemble
+
+        self._loaded.model.update(self._fresh)
+        return assemble.stepper(
+            self._split, objective, self._loaded, self.config, self.trunk
+        )
+
+    def save(self, objective: str, cost: Cost) -> None:
+        """Write the adapter, and where it is."""
+        from mlx_rsft.models import adapters
+
+        folder = self._out / objective.replace(":", "-")
+        adapters.save(self._loaded.model, dict(self._adapter_config), folder)
+        cost.adapters[objective] = str(folder)
 
 
 def _after(advance: Callable[[int], None], _record: object) -> None:
@@ -159,6 +204,7 @@ def _count(cost: Cost, rows: Any, config: Any, clock: Clock) -> None:
 SIDES: dict[str, Callable[[Job], Cost]] = {
     "ours": ours,
     "ours, all arms": our_arms,
+    "ours, told": told,
     "mlx-lm": bench_peers.mlx_lm,
     "mlx-lm-lora": bench_peers.mlx_lm_lora,
 }

@@ -36,7 +36,8 @@ def run(seconds, peak_bytes=100, nll=1.0):
         "resident_bytes": peak_bytes,
         "blas": "openblas",
         "checkpoint": False,
-        "nll": {"sft": nll},
+        "nll": {"sft": 1.0},
+        "told_nll": {"sft": nll},
     }
 
 
@@ -50,15 +51,14 @@ def measured(tmp_path_factory):
     """One pair with mlx-lm on a tiny model, and the table it printed."""
     file = tmp_path_factory.mktemp("bench") / "found.json"
     command = [sys.executable, SCRIPTS / "bench.py", "--short", "--pairs", "1"]
-    command += ["--scenario", "a", "--peers", "mlx-lm", "--json", file]
+    command += ["--scenario", "a,d", "--peers", "mlx-lm", "--json", file]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert ran.returncode == 0, ran.stderr
-    scenario = json.loads(file.read_text())["scenarios"]["a"]
-    return scenario, ran.stdout
+    return json.loads(file.read_text())["scenarios"], ran.stdout
 
 
 def test_both_sides_train_on_the_same_tokens(measured):
-    scenario, _ = measured
+    scenario = measured[0]["a"]
     (pair,) = scenario["pairs"]["mlx-lm"]
     for figure in ("tokens", "supervised", "blas", "checkpoint"):
         assert pair["ours"][figure] == pair["peer"][figure] is not None
@@ -66,28 +66,36 @@ def test_both_sides_train_on_the_same_tokens(measured):
 
 
 def test_no_token_of_padding_is_learned_where_all_rows_are_as_long(measured):
-    scenario, _ = measured
+    scenario = measured[0]["a"]
     (pair,) = scenario["pairs"]["mlx-lm"]
     rows = scenario["work"]["rows"] * scenario["work"]["epochs"]
     assert pair["peer"]["positions"] == pair["peer"]["tokens"] - rows
 
 
 def test_both_adapters_are_scored_and_have_learned_as_much(measured):
-    scenario, table = measured
+    scenario, table = measured[0]["a"], measured[1]
     (pair,) = scenario["pairs"]["mlx-lm"]
     for side in ("ours", "peer"):
         assert 0 < pair[side]["nll"]["sft"] < 0.99 * scenario["base_nll"]
     assert "apart: equal work" in table
 
 
+@pytest.mark.parametrize("name", ["a", "d"])
+def test_on_the_batches_of_the_peer_ours_learns_what_the_peer_learns(measured, name):
+    """The same but for rounding; with padding learned, and in the peer's order."""
+    (pair,) = measured[0][name]["pairs"]["mlx-lm"]
+    told, peer = (pair["peer"][kind]["sft"] for kind in ("told_nll", "nll"))
+    assert told == pytest.approx(peer, rel=1e-4)
+
+
 def test_only_the_peer_computes_logits_of_prompts_and_padding(measured):
-    (pair,) = measured[0]["pairs"]["mlx-lm"]
+    (pair,) = measured[0]["a"]["pairs"]["mlx-lm"]
     assert pair["ours"]["head_rows"] == pair["ours"]["supervised"]
     assert pair["peer"]["head_rows"] == pair["peer"]["positions"]
 
 
 def test_every_figure_of_time_and_memory_is_there(measured):
-    (pair,) = measured[0]["pairs"]["mlx-lm"]
+    (pair,) = measured[0]["a"]["pairs"]["mlx-lm"]
     for side in ("ours", "peer"):
         cost = pair[side]
         assert 0 < cost["seconds"] < cost["process_seconds"]
@@ -122,7 +130,7 @@ def test_a_scenario_of_several_objectives_counts_whole_processes(report, work):
 
 @pytest.mark.parametrize(("nll", "words"), [(1.01, ": equal"), (1.03, ": NOT equal")])
 def test_results_too_far_apart_are_no_equal_work(report, work, nll, words):
-    pairs = found((run(1, nll=1.0), run(1)), (run(1, nll=nll), run(1)))
+    pairs = found((run(1), run(1, nll=1.0)), (run(1), run(1, nll=nll)))
     assert words in report.table("a", work.SCENARIOS["a"], pairs, judged=True)
 
 
