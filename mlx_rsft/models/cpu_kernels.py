@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import operator
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import contextmanager
 from functools import partial
 from types import ModuleType
@@ -23,21 +23,10 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from mlx_rsft import exponential, machine
+from mlx_rsft.models import cpu_attention
+from mlx_rsft.models.cpu_attention import Step, anew, causal_attention, with_backward
 
-SCORE_BYTES, LEAST_BLOCK = 2 << 20, 32
-"""What the scores of the queries at a time may take; and how many these are at least."""
-FUTURE = -1e30
 HOME = "mlx_lm.models."
-
-
-Step = Callable[..., Any]
-
-
-def _with_backward(forward: Step, backward: Step) -> Any:
-    """A function that keeps its inputs alone for the backward pass."""
-    function: Any = mx.custom_function(forward)
-    function.vjp(backward)
-    return function
 
 
 def _swiglu(gate: mx.array, x: mx.array) -> mx.array:
@@ -46,7 +35,7 @@ def _swiglu(gate: mx.array, x: mx.array) -> mx.array:
 
 def _swiglu_backward(primals: Any, cotangent: mx.array, output: Any) -> Any:
     del output
-    gate, x = primals
+    gate, x = anew(primals, cotangent)
     return _swiglu_slopes(gate, x, exponential.sigmoid(gate), cotangent)
 
 
@@ -55,7 +44,7 @@ def _swiglu_slopes(gate: Any, x: Any, s: Any, g: Any) -> Any:
     return g * x * (s * (1.0 + gate * (1.0 - s))), g * (gate * s)
 
 
-swiglu: Step = _with_backward(_swiglu, _swiglu_backward)
+swiglu: Step = with_backward(_swiglu, _swiglu_backward)
 """``silu(gate) * x``."""
 
 
@@ -66,6 +55,7 @@ def _gelu(x: mx.array) -> mx.array:
 
 def _gelu_backward(primal: mx.array, cotangent: mx.array, output: Any) -> Any:
     del output
+    (primal,) = anew([primal], cotangent)
     return _gelu_slope(primal, exponential.sigmoid(_twice_inner(primal)), cotangent)
 
 
@@ -80,106 +70,8 @@ def _gelu_slope(x: Any, s: Any, g: Any) -> Any:
 
 
 INNER, CUBIC = 2.0 * math.sqrt(2.0 / math.pi), 0.044715
-gelu_approx: Step = _with_backward(_gelu, _gelu_backward)
+gelu_approx: Step = with_backward(_gelu, _gelu_backward)
 """GELU by its approximation with a hyperbolic tangent."""
-
-
-def causal_attention(
-    queries: mx.array, keys: mx.array, values: mx.array, scale: float
-) -> mx.array:
-    """Causal attention of (B, K G, T, D) queries to (B, K, T, D) keys and values."""
-    rows, heads, length, width = queries.shape
-    groups = heads // keys.shape[1]
-    grouped = (queries * scale).reshape(rows, -1, groups, length, width)
-    mixed, _ = _attend(grouped, keys, values)
-    return mixed.reshape(rows, heads, length, -1)
-
-
-def _blocks(q: mx.array) -> list[tuple[int, int]]:
-    """Ranges of queries whose scores stay in the processor's cache."""
-    heads, groups, length, _ = q.shape
-    size = max(LEAST_BLOCK, SCORE_BYTES // (4 * heads * groups * length))
-    return [(at, min(at + size, length)) for at in range(0, length, size)]
-
-
-def _scores(q: mx.array, keys: mx.array, start: int) -> mx.array:
-    """(K, G, n, end) scores of a block of one row's queries that begins at ``start``."""
-    heads, groups, count, width = q.shape
-    end = start + count
-    flat = q.reshape(heads, groups * count, width)
-    found = flat @ keys[:, :end].swapaxes(-1, -2)
-    future = mx.arange(end)[None] > mx.arange(start, end)[:, None]
-    barred = future.astype(q.dtype) * FUTURE
-    return found.reshape(heads, groups, count, end) + barred
-
-
-def _attend_forward(q: mx.array, keys: mx.array, values: mx.array) -> list[mx.array]:
-    """What each query gathers, and the log-sum-exp of its scores."""
-    mixed: list[mx.array] = []
-    sums: list[mx.array] = []
-    for q_row, k_row, v_row in zip(q, keys, values, strict=True):
-        parts = [
-            _attend_block(q_row[:, :, start:end], k_row, v_row, start)
-            for start, end in _blocks(q_row)
-        ]
-        mixed.append(mx.concatenate([part for part, _ in parts], axis=2))
-        sums.append(mx.concatenate([part for _, part in parts], axis=2))
-    return [mx.stack(mixed), mx.stack(sums)]
-
-
-def _attend_block(
-    q: mx.array, keys: mx.array, values: mx.array, start: int
-) -> tuple[mx.array, mx.array]:
-    scores = _scores(q, keys, start)
-    raised, total, lse = exponential.softmax(scores)
-    return raised @ values[:, None, : scores.shape[-1]] / total, lse
-
-
-def _attend_backward(primals: Any, cotangents: Any, outputs: Any) -> Any:
-    slope, _ = cotangents
-    mixed, sums = outputs
-    drift = (slope * mixed).sum(axis=-1, keepdims=True)
-    rows = zip(*primals, sums, slope, drift, strict=True)
-    slopes = [_row_backward(*row) for row in rows]
-    return [mx.stack(list(parts)) for parts in zip(*slopes, strict=True)]
-
-
-def _row_backward(
-    q: mx.array,
-    keys: mx.array,
-    values: mx.array,
-    sums: mx.array,
-    slope: mx.array,
-    drift: mx.array,
-) -> tuple[mx.array, mx.array, mx.array]:
-    """Slopes at one row's queries, keys and values."""
-    q_slopes: list[mx.array] = []
-    k_slope, v_slope = mx.zeros_like(keys), mx.zeros_like(values)
-    for start, end in _blocks(q):
-        part = (slice(None), slice(None), slice(start, end))
-        share = exponential.exp(_scores(q[part], keys, start) - sums[part])
-        up = slope[part]
-        wanted = up @ values[:, None, :end].swapaxes(-1, -2)
-        score_slope = share * (wanted - drift[part])
-        q_slopes.append(score_slope @ keys[:, None, :end])
-        k_slope = _added(k_slope, _over_groups(score_slope, q[part]))
-        v_slope = _added(v_slope, _over_groups(share, up))
-    return mx.concatenate(q_slopes, axis=2), k_slope, v_slope
-
-
-_attend: Step = _with_backward(_attend_forward, _attend_backward)
-
-
-def _over_groups(weights: mx.array, rows: mx.array) -> mx.array:
-    """(K, end, D): the sum over groups and queries of weights times rows."""
-    heads, groups, count, end = weights.shape
-    flat = weights.reshape(heads, groups * count, end)
-    return flat.swapaxes(-1, -2) @ rows.reshape(heads, groups * count, -1)
-
-
-def _added(total: mx.array, part: mx.array) -> mx.array:
-    short = total.shape[1] - part.shape[1]
-    return total + (mx.pad(part, [(0, 0), (0, short), (0, 0)]) if short else part)
 
 
 def attention(
@@ -268,10 +160,10 @@ def outlined() -> Generator[None]:
     shapes: dict[str, Step] = {
         "swiglu": operator.mul,
         "gelu_approx": mx.square,
-        "_attend": _attend_outline,
     }
     before = {name: globals()[name] for name in shapes}
     globals().update(shapes)
+    attend, cpu_attention.attend = cpu_attention.attend, _attend_outline
     _layers.gelu_approx = shapes["gelu_approx"]
     whole: Any = mx
     gather = whole.gather_mm
@@ -280,5 +172,6 @@ def outlined() -> Generator[None]:
         yield
     finally:
         globals().update(before)
+        cpu_attention.attend = attend
         _layers.gelu_approx = gelu_approx
         whole.gather_mm = gather

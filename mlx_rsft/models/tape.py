@@ -14,10 +14,10 @@ from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
-from mlx.utils import tree_flatten, tree_unflatten
+from mlx.utils import tree_flatten
 
 from mlx_rsft.errors import ModelError
-from mlx_rsft.models import cpu_kernels, seam
+from mlx_rsft.models import cpu_kernels, passes, seam
 from mlx_rsft.models.seam import Answer, TrunkStates
 from mlx_rsft.models.split import SplitModel
 
@@ -143,36 +143,29 @@ Node = Mapping[str, Any]
 def _graph(split: SplitModel, rows: int, width: int, supervised: int) -> Sequence[Node]:
     """The forward and the backward pass; the first output is the hidden states."""
     leaves: list[tuple[str, mx.array]] = tree_flatten(split.model.parameters())  # pyright: ignore
-    trained = dict(tree_flatten(split.model.trainable_parameters()))
     nodes: list[Node] = []
 
-    def passes(
-        tokens_BT: mx.array, rows_N: mx.array, slope: mx.array, *values: mx.array
+    def both(
+        tokens_BT: mx.array, rows_N: mx.array, slope_ND: mx.array, *values: mx.array
     ) -> Any:
         given = dict(zip((name for name, _ in leaves), values, strict=True))
-
-        def forward(*changed: mx.array) -> list[mx.array]:
-            now = given | dict(zip(trained, changed, strict=True))
-            split.model.update(tree_unflatten(list(now.items())))
-            return [split.supervised(tokens_BT, rows_N)]
-
-        hidden, grads = mx.vjp(forward, [given[name] for name in trained], [slope])
-        return [*hidden, *grads]
+        hidden_ND, grads = passes.laid_out(
+            split, given, tokens_BT, rows_N, slope_ND, None
+        )
+        return [hidden_ND, *grads.values()]
 
     tokens_BT = mx.zeros((rows, width), mx.int32)
+    rows_N = mx.zeros((supervised,), mx.int32)
     values = [value for _, value in leaves]
     try:
         like = split.no_states
-        slope = mx.zeros((supervised, like.shape[-1]), like.dtype)
-        rows_N = mx.zeros((supervised,), mx.int32)
-        mx.export_function(nodes.append, passes, tokens_BT, rows_N, slope, *values)
+        slope_ND = mx.zeros((supervised, like.shape[-1]), like.dtype)
+        mx.export_function(nodes.append, both, tokens_BT, rows_N, slope_ND, *values)
     except (ValueError, RuntimeError, TypeError) as problem:
         raise ModelError(
             f"What the model keeps cannot be read off its graph ({problem}).",
             hint="Measure a run instead: train --steps 2 writes peak_bytes.",
         ) from problem
-    finally:
-        split.model.update(tree_unflatten(leaves))
     return nodes
 
 

@@ -16,12 +16,13 @@ from typing import Any
 
 import mlx.core as mx
 import numpy as np
-from mlx.utils import tree_flatten, tree_map, tree_map_with_path, tree_unflatten
+from mlx.utils import tree_map, tree_map_with_path
 
 from mlx_rsft import loss
 from mlx_rsft.data.conversation import Batch
 from mlx_rsft.errors import MachineError
 from mlx_rsft.loss import LossSums, Recipe, Slopes
+from mlx_rsft.models.passes import Passes
 from mlx_rsft.models.seam import TrunkStates
 from mlx_rsft.models.split import SplitModel
 from mlx_rsft.objectives import Known
@@ -38,9 +39,14 @@ class Piece:
 
 
 def gradient(
-    split: SplitModel, pieces: Sequence[Piece], recipe: Recipe
+    passes: Passes, pieces: Sequence[Piece], recipe: Recipe
 ) -> tuple[LossSums, Any]:
     """Loss sums over all pieces, and the gradient of the summed objective.
+
+    Args:
+        passes: Of the model; kept from step to step, since each shape is compiled once.
+        pieces: The micro-batches.
+        recipe: What is summed.
 
     Returns:
         The sums, and a tree like the model's trainable parameters.
@@ -52,7 +58,7 @@ def gradient(
     parts: list[LossSums] = []
     total: Any = None
     for piece in pieces:
-        sums, grads = _of_piece(split, piece, recipe)
+        sums, grads = _of_piece(passes, piece, recipe)
         total = grads if total is None else tree_map(mx.add, total, grads)
         del grads  # the next piece would be computed beside them
         mx.eval(total)
@@ -63,7 +69,7 @@ def gradient(
         return total[name]
 
     # The optimizer's state has the model's own tree, with places that hold nothing.
-    tree = tree_map_with_path(of, split.model.trainable_parameters())
+    tree = tree_map_with_path(of, passes.split.model.trainable_parameters())
     return functools.reduce(LossSums.__add__, parts), tree
 
 
@@ -73,31 +79,18 @@ def hidden_states(split: SplitModel, piece: Piece) -> mx.array:
 
 
 def _of_piece(
-    split: SplitModel, piece: Piece, recipe: Recipe
+    passes: Passes, piece: Piece, recipe: Recipe
 ) -> tuple[LossSums, dict[str, mx.array]]:
     """Sums of one micro-batch, and its gradient by parameter name."""
-    now = split.model.trainable_parameters()
-    leaves: list[tuple[str, mx.array]] = tree_flatten(now)  # pyright: ignore
-    names = [name for name, _ in leaves]
-
-    def forward(*values: mx.array) -> list[mx.array]:
-        split.model.update(tree_unflatten(list(zip(names, values, strict=True))))
-        return [hidden_states(split, piece).astype(mx.float32)]
-
+    split, batch = passes.split, piece.batch
     like = split.no_states
-    blank_ND = mx.zeros((piece.batch.targets_N.size, like.shape[-1]), mx.float32)
+    blank_ND = mx.zeros((batch.targets_N.size, like.shape[-1]), mx.float32)
     mx.eval(blank_ND)
-    try:
-        (hidden_ND,), found = mx.vjp(
-            forward, [value for _, value in leaves], [blank_ND]
-        )
-    finally:
-        split.model.update(now)
+    hidden_ND, grads = passes(batch.tokens_BT, batch.rows_N, blank_ND, piece.trunk)
     mx.eval(hidden_ND)
     slopes = _loss(split, piece, hidden_ND.astype(like.dtype), recipe)
     del hidden_ND
     _fill(blank_ND, slopes.hidden_ND)
-    grads = dict(zip(names, found, strict=True))
     return slopes.sums, grads | _added(grads, slopes.parameters)
 
 

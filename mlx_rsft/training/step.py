@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import mlx.core as mx
@@ -19,6 +19,7 @@ from mlx_rsft import loss
 from mlx_rsft.data.batching import collate, micro_batches
 from mlx_rsft.data.conversation import Batch, Example
 from mlx_rsft.loss import Recipe, Totals
+from mlx_rsft.models.passes import Passes
 from mlx_rsft.models.seam import TrunkStates
 from mlx_rsft.models.split import SplitModel
 from mlx_rsft.models.trunk import Trunk
@@ -49,7 +50,7 @@ class StepFacts:
     num_tokens: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Stepper:
     """Everything an optimizer step needs beside its rows.
 
@@ -66,6 +67,10 @@ class Stepper:
     clip_norm: float
     kept: frozenset[int] = frozenset()
     trunk: Trunk | None = None
+    _passes: Passes = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._passes = Passes(self.split)
 
     def step(self, examples: Sequence[Example], strength: float = 1.0) -> StepFacts:
         """Train on one window of examples; leaves the model alone if not finite.
@@ -75,7 +80,7 @@ class Stepper:
             strength: How far the objective is switched in, 0 (plain SFT) to 1.
         """
         pieces = self.pieces(examples, strength)
-        sums, grads = gradient(self.split, pieces, self._recipe())
+        sums, grads = gradient(self._passes, pieces, self._recipe())
         totals = sums.totals()
         divisor = self._divisor(totals, examples)
         mean = _scaled(grads, 1 / divisor)

@@ -15,6 +15,7 @@ from mlx_rsft.data.conversation import Example
 from mlx_rsft.errors import ConfigError
 from mlx_rsft.loss import Recipe
 from mlx_rsft.models import adapters
+from mlx_rsft.models.passes import Passes
 from mlx_rsft.models.split import SplitModel
 from mlx_rsft.objectives import Known, build
 from mlx_rsft.settings import AdapterSettings
@@ -192,7 +193,7 @@ def _naive(model, batch):
 def _ours(model, batch):
     objective = build({"name": "sft"})
     recipe = Recipe(objective.weight, objective.head_facts, objective.pulls)
-    _, grads = gradient(SplitModel(model), [Piece(batch, Known())], recipe)
+    _, grads = gradient(Passes(SplitModel(model)), [Piece(batch, Known())], recipe)
     return dict(tree_flatten(grads))
 
 

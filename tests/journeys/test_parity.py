@@ -18,6 +18,7 @@ from mlx_rsft.data.conversation import Conversation, Message
 from mlx_rsft.data.render import render
 from mlx_rsft.loss import Recipe
 from mlx_rsft.models import adapters, load
+from mlx_rsft.models.passes import Passes
 from mlx_rsft.models.split import SplitModel
 from mlx_rsft.objectives import build
 from mlx_rsft.settings import AdapterSettings, ModelSettings
@@ -74,7 +75,7 @@ def _ours(case, text):
     )
     pieces = stepper.pieces(examples, 1.0)
     recipe = Recipe(objective.weight, objective.head_facts, objective.pulls)
-    sums, grads = gradient(split, pieces, recipe)
+    sums, grads = gradient(Passes(split), pieces, recipe)
     flat = {n: np.array(g, np.float64) for n, g in tree_flatten(grads)}
     return sums.totals().objective, flat
 

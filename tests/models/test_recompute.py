@@ -8,6 +8,7 @@ from mlx_rsft.data.batching import collate
 from mlx_rsft.data.conversation import Example
 from mlx_rsft.loss import Recipe
 from mlx_rsft.models import adapters, tape
+from mlx_rsft.models.passes import Passes
 from mlx_rsft.models.split import SplitModel
 from mlx_rsft.objectives import Known, build
 from mlx_rsft.settings import AdapterSettings
@@ -36,7 +37,7 @@ def _piece(rows, width):
 
 def _gradient(split, piece):
     mx.random.seed(7)
-    sums, grads = gradient(split, [piece], SFT)
+    sums, grads = gradient(Passes(split), [piece], SFT)
     return sums, dict(tree_flatten(grads)), np.array(mx.random.uniform(shape=(3,)))
 
 

@@ -42,7 +42,7 @@ def test_what_is_read_off_the_graph_is_what_mlx_holds(
     model.train()
     held = held_by_mlx(real(model), 8, 256, supervised)
     # Allocations are rounded up to pages, which small arrays feel.
-    assert read.scores + read.others == pytest.approx(held, rel=0.03)
+    assert read.scores + read.others == pytest.approx(held, rel=0.05)
 
 
 VIEWS = {
@@ -69,7 +69,7 @@ def test_who_shares_memory_is_known_of_every_kind_of_view(held_by_mlx, name):
         model = nn.Linear(64, 64)
         no_states = mx.zeros((0, 64))
 
-        def supervised(self, tokens, rows_N):
+        def supervised(self, tokens, rows_N, trunk=None):
             rows = tokens[..., None].astype(mx.float32) * self.model.bias
             made = VIEWS[name](self.model(rows))
             return mx.broadcast_to(made.sum(), (rows_N.size, 64))

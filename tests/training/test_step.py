@@ -11,6 +11,7 @@ from mlx_rsft.data.conversation import Example
 from mlx_rsft.errors import ConfigError, MachineError
 from mlx_rsft.loss import Recipe
 from mlx_rsft.models import adapters
+from mlx_rsft.models.passes import Passes
 from mlx_rsft.models.split import SplitModel
 from mlx_rsft.models.trunk import Trunk
 from mlx_rsft.models.trunk_store import MemoryStore
@@ -67,7 +68,7 @@ def _recipe(text):
 
 def _slope(split, batches, text):
     pieces = [Piece(batch, Known()) for batch in batches]
-    return gradient(split, pieces, _recipe(text))
+    return gradient(Passes(split), pieces, _recipe(text))
 
 
 def _flat(grads):
@@ -209,8 +210,8 @@ def test_from_a_full_store_the_step_is_the_same_to_the_bit():
     for example in examples:
         trunk.states([example.tokens], len(example.tokens))
     stepper = _stepper(split, "dft", trunk=trunk)
-    first = gradient(split, stepper.pieces(examples, 1.0), stepper._recipe())
-    again = gradient(split, stepper.pieces(examples, 1.0), stepper._recipe())
+    first = gradient(Passes(split), stepper.pieces(examples, 1.0), stepper._recipe())
+    again = gradient(Passes(split), stepper.pieces(examples, 1.0), stepper._recipe())
     for one, other in zip(first[0], again[0], strict=True):
         assert mx.array_equal(one, other).item()
     for name, grad in _flat(first[1]).items():
@@ -220,7 +221,9 @@ def test_from_a_full_store_the_step_is_the_same_to_the_bit():
 
 def _gradient_of(split, text, examples, strength=1.0, **options):
     stepper = _stepper(split, text, **options)
-    sums, grads = gradient(split, stepper.pieces(examples, strength), stepper._recipe())
+    sums, grads = gradient(
+        Passes(split), stepper.pieces(examples, strength), stepper._recipe()
+    )
     return sums.totals(), _flat(grads)
 
 
