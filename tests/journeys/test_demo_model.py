@@ -36,14 +36,16 @@ def journey(tmp_path_factory, demo_gguf):
     root = tmp_path_factory.mktemp("journey")
     _ours("data", "demo", root / "data", "--train-rows", 64, "--test-rows", 16)
     _ours(
-        *("train", "--model", demo_gguf, "--data", root / "data", "--run-dir"),
-        *(root / "run", "--objective", "dft:floor=0.1", "--steps", 8),
+        *("train", "--model", demo_gguf, "--data", root / "data" / "train.jsonl"),
+        *("--run-dir", root / "run", "--objective", "dft:floor=0.1"),
+        *("--layers", "last:4", "--steps", 8, "--batch-size", 8),
     )
     return root
 
 
 def test_training_lowers_the_true_nll_on_rows_never_seen(journey, demo_gguf):
     where = ["--model", demo_gguf, "--data", journey / "data", "--splits", "test"]
+    where += ["--metrics", "nll"]
     bare = json.loads(_ours("eval", *where, "--json"))
     tuned = json.loads(
         _ours("eval", *where, "--adapter", journey / "run/adapter", "--json")
