@@ -1,5 +1,7 @@
 """The whole way on a real model: fetch, train, use elsewhere, measure."""
 
+import contextlib
+import io
 import json
 import signal
 import subprocess
@@ -10,6 +12,7 @@ from pathlib import Path
 import mlx.core as mx
 import pytest
 
+from mlx_rsft.cli.main import group
 from mlx_rsft.models import adapters, load
 from mlx_rsft.settings import ModelSettings
 
@@ -27,7 +30,12 @@ def _run(*arguments):
 
 
 def _ours(*arguments):
-    return _run(sys.executable, "-m", "mlx_rsft", *arguments)
+    """What a command prints; inside this process, where imports are paid for."""
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        code = group.main(list(map(str, arguments)), standalone_mode=False)
+    assert not code
+    return said.getvalue()
 
 
 @pytest.fixture(scope="module")
