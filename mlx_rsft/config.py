@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from mlx_rsft.errors import ConfigError, RsftError, nearest, raise_together
-from mlx_rsft.settings import KEYS, OPEN_TABLE, TABLES, Config, Key, read
+from mlx_rsft.keys import KEYS, OPEN_TABLE, TABLES, Key, read
+from mlx_rsft.settings import Config
 
 DEFAULT, FLAG, SET, PROFILE = "default", "flag", "--set", "profile"
 

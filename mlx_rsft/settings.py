@@ -5,10 +5,9 @@ Flags, configuration files and their checks are all drawn from these fields.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, get_type_hints
+from typing import Any
 
 PRECISIONS = ("auto", "stored", "float32", "bfloat16", "float16")
 DATA_FORMATS = (
@@ -260,49 +259,3 @@ class Config:
     seed: int = _setting(
         0, "Fixes data order, initial adapter and dropout.", least=0, below=2**63
     )
-
-
-TABLES: dict[str, type] = {
-    "model": ModelSettings,
-    "data": DataSettings,
-    "adapter": AdapterSettings,
-    "optimizer": OptimizerSettings,
-    "training": TrainingSettings,
-    "evaluation": EvaluationSettings,
-}
-OPEN_TABLE = "objective"
-
-
-@dataclass(frozen=True, slots=True)
-class Key:
-    """One setting: its full name, its Python type, and its field."""
-
-    name: str
-    type: type
-    field: dataclasses.Field[Any]
-
-    @property
-    def about(self) -> str:
-        return str(self.field.metadata["about"])
-
-
-def _keys() -> dict[str, Key]:
-    found: dict[str, Key] = {}
-    for table, holder in [("", Config), *TABLES.items()]:
-        hints = get_type_hints(holder)
-        for item in dataclasses.fields(holder):
-            if "about" in item.metadata:
-                name = f"{table}.{item.name}".lstrip(".")
-                found[name] = Key(name, hints[item.name], item)
-    return found
-
-
-KEYS: dict[str, Key] = _keys()
-
-
-def read(config: Config, name: str) -> object:
-    """The value of the setting with full name ``table.key``."""
-    holder: object = config
-    for part in name.split("."):
-        holder = getattr(holder, part)
-    return holder

@@ -4,7 +4,8 @@ import pytest
 
 from mlx_rsft import config
 from mlx_rsft.config import resolve
-from mlx_rsft.settings import KEYS, Config, read
+from mlx_rsft.keys import KEYS, read
+from mlx_rsft.settings import Config
 
 
 @pytest.mark.parametrize("name", KEYS)

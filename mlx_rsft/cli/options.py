@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from mlx_rsft import config, settings
+from mlx_rsft import config, keys, settings
 from mlx_rsft.config import Layer, Resolved
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -101,8 +101,8 @@ def setting_flags(*names: str) -> Callable[[Command], Command]:
 
 
 def _setting_flag(name: str) -> Callable[[Command], Command]:
-    key = settings.KEYS[name]
-    default = settings.read(settings.Config(), name)
+    key = keys.KEYS[name]
+    default = keys.read(settings.Config(), name)
     choices = key.field.metadata.get("choices")
     shown = key.about if default in ("", ()) else f"{key.about}  [default: {default}]"
     options: dict[str, Any] = {"help": shown, "expose_value": False, "callback": _keep}

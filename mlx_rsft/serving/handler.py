@@ -7,15 +7,14 @@ import json
 import time
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from mlx_lm.server import APIHandler, CompletionRequest
 
 from mlx_rsft.serving import requests
+from mlx_rsft.serving.generator import Generator, Log
+from mlx_rsft.serving.provider import Served
 from mlx_rsft.serving.requests import Refused
-
-if TYPE_CHECKING:
-    from mlx_rsft.serving.server import Server
 
 MOST_BYTES = 32 << 20
 """Of a request's body; a conversation of a million tokens is a tenth of it."""
@@ -23,14 +22,29 @@ GONE = (ConnectionError, TimeoutError)
 """What is raised when a client hangs up or no longer reads."""
 
 
+class Host(Protocol):
+    """What a request is told by the server that took it."""
+
+    served: Served
+    generator: Generator
+    log: Log
+    started: int
+    fingerprint: str
+
+    @property
+    def vocabulary(self) -> int:
+        """Tokens that may be named in a request."""
+        ...
+
+
 class Handler(APIHandler):
     """Speaks OpenAI's protocol with one client."""
 
     timeout = 60
     """Seconds that a client may keep a connection without a word."""
-    server: Server  # pyright: ignore
+    server: Host  # pyright: ignore
 
-    def __init__(self, connection: Any, address: Any, server: Server) -> None:
+    def __init__(self, connection: Any, address: Any, server: Host) -> None:
         super().__init__(
             server.generator,
             connection,

@@ -25,7 +25,7 @@ from mlx_rsft.evaluation import generate as generation
 from mlx_rsft.evaluation.generate import BATCH_ROWS, Answer
 from mlx_rsft.models import load
 from mlx_rsft.models.load import LoadedModel
-from mlx_rsft.workflows import assemble
+from mlx_rsft.workflows import assemble, rendering
 from mlx_rsft.workflows.reporter import Reporter
 
 Rows = list[dict[str, Any]]
@@ -67,7 +67,7 @@ def answer_file(
             where=str(job.out),
             hint="Name another with --out, or remove it.",
         )
-    rows = questions.read(job.asked, *assemble.reading(config))
+    rows = questions.read(job.asked, *rendering.reading(config))
     loaded = assemble.model(config, reporter)
     assemble.adapted(loaded, adapter)
     prompts = _prompts(rows, loaded, job)

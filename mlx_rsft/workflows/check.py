@@ -22,7 +22,7 @@ from mlx_rsft.data.examples import Shape
 from mlx_rsft.errors import ConfigError, DataError
 from mlx_rsft.report.tokens import tokens_page
 from mlx_rsft.settings import Config
-from mlx_rsft.workflows import assemble
+from mlx_rsft.workflows import assemble, rendering
 from mlx_rsft.workflows.reporter import Reporter
 
 
@@ -62,14 +62,14 @@ def check(resolved: Resolved, place: Path, reporter: Reporter) -> dict[str, Any]
     config = resolved.config
     shape: Shape | None = None
     if config.model.source:
-        shape = assemble.shape(config, assemble.tokenizer(config, reporter))
+        shape = rendering.shape(config, assemble.tokenizer(config, reporter))
     splits = source.find_splits(place.expanduser())
     found: list[Finding] = []
     described: dict[str, dict[str, Any]] = {}
     train: Watch | None = None
     for name in sorted(splits, key=lambda name: name != source.TRAIN):
         watch = Watch(train)
-        rows = formats.split_conversations(splits[name], *assemble.reading(config))
+        rows = formats.split_conversations(splits[name], *rendering.reading(config))
         with reporter.task(f"check {name}", 0) as advance:
             look = _Look(watch, shape, found, advance)
             described[name] = look.over(rows)
@@ -168,7 +168,7 @@ def show(
 def _row(file: Path, row: int, config: Config) -> Conversation:
     """The row of this number; those before it are read past, whatever they are."""
     number = 0
-    for found in formats.conversations(file, *assemble.reading(config)):
+    for found in formats.conversations(file, *rendering.reading(config)):
         number += 1
         if number == row:
             if isinstance(found, DataError):

@@ -12,7 +12,7 @@ from mlx_rsft.config import Resolved
 from mlx_rsft.data import source
 from mlx_rsft.data.conversation import Row
 from mlx_rsft.errors import ConfigError, DataError, RsftError, raise_together
-from mlx_rsft.workflows import assemble
+from mlx_rsft.workflows import rendering
 
 WHERE, BEFORE, AFTER = "where", "answer", "corrected"
 """Columns of the table of corrections; the others are for whoever fills it in."""
@@ -45,7 +45,7 @@ def fix(resolved: Resolved, file: Path, table: Path, out: Path) -> dict[str, Any
     records: list[Mapping[str, Any]] = []
     problems: list[RsftError] = []
     rows = done = 0
-    for row in source.read(file, *assemble.reading(resolved.config)[1:]):
+    for row in source.read(file, *rendering.reading(resolved.config)[1:]):
         rows += 1
         try:
             if isinstance(row, DataError):

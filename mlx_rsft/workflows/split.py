@@ -17,7 +17,7 @@ from mlx_rsft.data.conversation import Row
 from mlx_rsft.data.source import TEST, TRAIN, VALID
 from mlx_rsft.data.splitting import Splitter
 from mlx_rsft.errors import ConfigError, DataError, RsftError, nearest, raise_together
-from mlx_rsft.workflows import assemble
+from mlx_rsft.workflows import rendering
 from mlx_rsft.workflows.reporter import Reporter
 
 FILE_NAME = re.compile(r"[\w.-]+")
@@ -103,7 +103,7 @@ def _file_name(name: str) -> str:
 
 
 def _rows(resolved: Resolved, paths: Sequence[Path]) -> Iterator[Row | DataError]:
-    _, columns, encoding = assemble.reading(resolved.config)
+    _, columns, encoding = rendering.reading(resolved.config)
     for path in paths:
         yield from source.read(path, columns, encoding)
 

@@ -3,35 +3,29 @@ import os
 import pty
 import signal
 import subprocess
-import sys
 import time
 
-
-def _start(*flags, **pipes):
-    command = [sys.executable, "-m", "mlx_rsft", "chat", *map(str, flags)]
-    return subprocess.Popen(command, **pipes)
+from .conftest import run, started
 
 
 def test_lines_from_a_file_are_turns_and_answers_go_to_stdout(
     tiny_folder, tiny_adapter
 ):
-    pipe = subprocess.PIPE
     flags = ["--model", tiny_folder, "--adapter", tiny_adapter, "--max-tokens", 4]
-    talk = _start(*flags, stdin=pipe, stdout=pipe, stderr=pipe)
-    turns = b"hi\n/adapter off\n\n/reset\nhi\n/nothing\n/quit\nnever\n"
-    said, told = talk.communicate(turns, timeout=120)
-    assert talk.returncode == 0, told
-    assert b"adapter off" in told
-    assert b"There is no /nothing" in told
-    assert b"hi" not in said
-    assert len(said) > 4
+    turns = "hi\n/adapter off\n\n/reset\nhi\n/nothing\n/quit\nnever\n"
+    talk = run("chat", *flags, stdin=turns)
+    assert talk.returncode == 0, talk.stderr
+    assert "adapter off" in talk.stderr
+    assert "There is no /nothing" in talk.stderr
+    assert "hi" not in talk.stdout
+    assert len(talk.stdout) > 4
 
 
 def test_ctrl_c_stops_an_answer_and_a_second_one_leaves(tiny_folder):
     """In a terminal, as people do it."""
     ours, theirs = pty.openpty()
     flags = ["--model", tiny_folder, "--max-tokens", 10_000_000]
-    talk = _start(*flags, stdin=theirs, stdout=theirs, stderr=theirs)
+    talk = started("chat", *flags, stdin=theirs, stdout=theirs, stderr=theirs)
     os.close(theirs)
     seen = b""
 

@@ -1,5 +1,6 @@
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -9,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from mlx_rsft.cli.main import COMMANDS
+
+from .conftest import processed, run, started, words
 
 EVERY_HELP = [
     [],
@@ -22,20 +25,8 @@ EVERY_HELP = [
 ]
 
 
-def _run(*arguments, cwd=None, stdin=None):
-    return subprocess.run(
-        [sys.executable, "-m", "mlx_rsft", *map(str, arguments)],
-        cwd=cwd,
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-
-
-def _train(run_dir, model, data, *more):
-    return _run(
+def _train(run_dir, model, data, *more, by=run):
+    return by(
         *("train", "--model", model, "--data", data, "--run-dir", run_dir),
         *("--objective", "dft:floor=0.1", "--layers", "last:2", "--steps", 3, *more),
     )
@@ -76,29 +67,29 @@ def test_help_answers_at_once_with_an_example_and_without_the_model_libraries(co
 
 
 def test_a_run_leaves_what_the_contract_says(tmp_path, tiny_folder, tiny_data):
-    run = tmp_path / "run"
-    ran = _train(run, tiny_folder, tiny_data, "--json")
+    folder = tmp_path / "run"
+    ran = _train(folder, tiny_folder, tiny_data, "--json")
     assert ran.returncode == 0, ran.stderr
     result = json.loads(ran.stdout)
     assert result["steps"] == 3
-    assert {path.name for path in run.iterdir()} == {
+    assert {path.name for path in folder.iterdir()} == {
         "config.toml",
         "manifest.json",
         "steps.jsonl",
         "evals.jsonl",
         "adapter",
     }
-    steps = _lines(run / "steps.jsonl")
+    steps = _lines(folder / "steps.jsonl")
     assert [step["step"] for step in steps] == [1, 2, 3]
     assert steps[0]["loss"] < steps[0]["nll"]
     assert {"metric", "split", "value", "unit", "n", "stderr"} <= set(
-        _lines(run / "evals.jsonl")[0]
+        _lines(folder / "evals.jsonl")[0]
     )
-    manifest = json.loads((run / "manifest.json").read_text())
+    manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["finished"]
     assert manifest["objective"] == {"name": "dft", "floor": 0.1}
     assert set(manifest["data"]["splits"]) == {"train", "valid"}
-    config = (run / "config.toml").read_text()
+    config = (folder / "config.toml").read_text()
     assert "floor = 0.1  # flag" in config
     assert "rank = 8  # default" in config
 
@@ -107,8 +98,10 @@ def test_the_same_seed_writes_the_same_bytes_and_another_does_not(
     tmp_path, tiny_folder, tiny_data
 ):
     adapters = []
-    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        ran = _train(tmp_path / name, tiny_folder, tiny_data, "--seed", seed)
+    # One in a process of its own, where sets are in another order.
+    for name, seed, by in (("a", 1, run), ("b", 1, processed), ("c", 2, run)):
+        flags = (tiny_folder, tiny_data, "--seed", seed)
+        ran = _train(tmp_path / name, *flags, by=by)
         assert ran.returncode == 0, ran.stderr
         adapters.append((tmp_path / name / "adapter/adapters.safetensors").read_bytes())
     assert adapters[0] == adapters[1]
@@ -116,7 +109,7 @@ def test_the_same_seed_writes_the_same_bytes_and_another_does_not(
 
 
 def test_eval_reports_every_test_split_with_intervals(tiny_folder, tiny_data):
-    ran = _run("eval", "--model", tiny_folder, "--data", tiny_data, "--json")
+    ran = run("eval", "--model", tiny_folder, "--data", tiny_data, "--json")
     assert ran.returncode == 0, ran.stderr
     record = json.loads(ran.stdout)
     assert set(record) == {"model", "adapter", "splits"}
@@ -131,15 +124,15 @@ def test_eval_with_an_adapter_differs_from_the_bare_model(
 ):
     assert _train(tmp_path / "r", tiny_folder, tiny_data).returncode == 0
     where = ["--model", tiny_folder, "--data", tiny_data, "--metrics", "nll", "--json"]
-    bare = json.loads(_run("eval", *where).stdout)
-    tuned = _run("eval", *where, "--adapter", tmp_path / "r" / "adapter")
+    bare = json.loads(run("eval", *where).stdout)
+    tuned = run("eval", *where, "--adapter", tmp_path / "r" / "adapter")
     assert json.loads(tuned.stdout)["splits"] != bare["splits"]
 
 
 def test_generate_reads_a_prompt_from_stdin(tiny_folder):
     flags = ["--model", tiny_folder, "--max-tokens", 4, "--json"]
-    typed = _run("generate", *flags, "--prompt", "hi")
-    piped = _run("generate", *flags, "--prompt", "-", stdin="hi")
+    typed = run("generate", *flags, "--prompt", "hi")
+    piped = run("generate", *flags, "--prompt", "-", stdin="hi")
     assert json.loads(typed.stdout) == json.loads(piped.stdout)
 
 
@@ -187,7 +180,7 @@ def test_how_a_run_trained_is_kept_in_its_configuration(
     manifest = json.loads((tmp_path / "r" / "manifest.json").read_text())
     assert manifest["model"]["quantised"] == {}
     scored = ["eval", "--model", tiny_folder, "--data", tiny_data, "--json"]
-    assert _run(*scored, "--adapter", tmp_path / "r" / "adapter").returncode == 0
+    assert run(*scored, "--adapter", tmp_path / "r" / "adapter").returncode == 0
 
 
 GOOD = '{"prompt": "q", "completion": "a"}\n'
@@ -255,8 +248,8 @@ def test_bad_input_is_one_clear_message_and_nothing_is_written(
         **changes,
     }
     before = sorted(bad.rglob("*"))
-    words = [str(word) for pair in flags.items() for word in pair]
-    ran = _run("train", *words, *(["--json"] if as_json else []), cwd=bad)
+    given = [word for pair in flags.items() for word in pair]
+    ran = run("train", *given, *(["--json"] if as_json else []), cwd=bad)
     assert ran.returncode == 2
     assert "Traceback" not in ran.stderr + ran.stdout
     assert sorted(bad.rglob("*")) == before
@@ -282,17 +275,17 @@ def test_a_run_directory_that_may_not_be_written_is_refused(bad, tiny_folder):
 def test_auto_is_the_default_and_falls_back_to_sft_where_the_prior_is_weak(
     tmp_path, tiny_folder, tiny_data
 ):
-    run = tmp_path / "run"
-    flags = ["--model", tiny_folder, "--data", tiny_data, "--run-dir", run]
-    ran = _run("train", *flags, "--layers", "last:1", "--steps", 2)
+    folder = tmp_path / "run"
+    flags = ["--model", tiny_folder, "--data", tiny_data, "--run-dir", folder]
+    ran = run("train", *flags, "--layers", "last:1", "--steps", 2)
     assert ran.returncode == 0, ran.stderr
     assert "plain SFT" in ran.stderr
-    manifest = json.loads((run / "manifest.json").read_text())
+    manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["objective"] == {"name": "sft"}
     assert manifest["probe"]["mean_p"] < 0.1
     assert manifest["probe"]["rows"] == 20
     assert manifest["probe"]["objective"] == "sft"
-    assert 'name = "sft"  # auto' in (run / "config.toml").read_text()
+    assert 'name = "sft"  # auto' in (folder / "config.toml").read_text()
 
 
 def test_data_check_reports_everything_at_once_and_says_no(tmp_path, tiny_folder):
@@ -305,7 +298,7 @@ def test_data_check_reports_everything_at_once_and_says_no(tmp_path, tiny_folder
         '{"prompt": "line 3 stops", "completion": "c"}\n' + GOOD
     )
     flags = ["--model", tiny_folder, "--max-length", 128]
-    ran = _run("data", "check", tmp_path, *flags, "--json")
+    ran = run("data", "check", tmp_path, *flags, "--json")
     assert ran.returncode == 3, ran.stderr
     report = json.loads(ran.stdout)
     assert report["counts"] == {
@@ -323,20 +316,20 @@ def test_data_check_reports_everything_at_once_and_says_no(tmp_path, tiny_folder
     assert places["near leak"] == "test.jsonl:1"
     assert report["splits"]["train"]["rows"] == 5
     assert report["splits"]["train"]["supervised"] > 0
-    said = _run("data", "check", tmp_path)
+    said = run("data", "check", tmp_path)
     assert said.returncode == 3
     assert "train.jsonl:4: malformed" in said.stdout
 
 
 def test_data_check_of_clean_data_says_yes(tiny_data):
-    ran = _run("data", "check", tiny_data / "train.jsonl")
+    ran = run("data", "check", tiny_data / "train.jsonl")
     assert ran.returncode == 0, ran.stdout
     assert "0 findings" in ran.stdout
 
 
 def test_repeats_alone_are_no_harm(tmp_path):
     (tmp_path / "train.jsonl").write_text(GOOD + GOOD)
-    ran = _run("data", "check", tmp_path, "--json")
+    ran = run("data", "check", tmp_path, "--json")
     assert ran.returncode == 0
     assert json.loads(ran.stdout)["counts"] == {"duplicate": 1}
 
@@ -345,84 +338,81 @@ def test_data_show_marks_what_is_trained(tmp_path, tiny_folder):
     file = tmp_path / "a.jsonl"
     file.write_text('{"prompt": "hi", "completion": "ok"}\n')
     flags = ["data", "show", file, "--model", tiny_folder]
-    shown = json.loads(_run(*flags, "--json").stdout)
+    shown = json.loads(run(*flags, "--json").stdout)
     (example,) = shown["examples"]
     trained = "".join(t["text"] for t in example["tokens"] if t["trained"])
     assert trained == "ok<|end|>"
     assert shown["where"] == f"{file}:1"
-    assert "[o][k][<|end|>]" in _run(*flags).stdout
-    assert "[o(" in _run(*flags, "--ids").stdout
+    assert "[o][k][<|end|>]" in run(*flags).stdout
+    assert "[o(" in run(*flags, "--ids").stdout
     page = tmp_path / "row.html"
-    ran = _run(*flags, "--html", page, "--template", "plain", "--json")
+    ran = run(*flags, "--html", page, "--template", "plain", "--json")
     texts = [t["text"] for t in json.loads(ran.stdout)["examples"][0]["tokens"]]
     assert "".join(texts) == "hi\n\nok<|end|>"
     assert '<span class="on special"' in page.read_text()
-    beyond = _run(*flags, "--row", 2)
+    beyond = run(*flags, "--row", 2)
     assert beyond.returncode == 2
     assert "1 rows" in beyond.stderr
 
 
 def test_every_objective_is_listed_and_plotted():
-    listed = json.loads(_run("objectives", "--json").stdout)["objectives"]
+    listed = json.loads(run("objectives", "--json").stdout)["objectives"]
     assert {"sft", "dft", "eaft", "gem"} <= set(listed)
-    assert "arXiv:2508.05629" in _run("objectives").stdout
-    shown = json.loads(_run("objectives", "show", "dft:floor=0.1", "--json").stdout)
+    assert "arXiv:2508.05629" in run("objectives").stdout
+    shown = json.loads(run("objectives", "show", "dft:floor=0.1", "--json").stdout)
     points = shown["points"]
     assert points[0]["weight"] == pytest.approx(0.1)
     assert all(p["push"] == pytest.approx(p["weight"] * (1 - p["p"])) for p in points)
-    plot = _run("objectives", "show", "dft").stdout
+    plot = run("objectives", "show", "dft").stdout
     assert plot.count("█") > 100
-    assert _run("objectives", "show", "dtf").returncode == 2
+    assert run("objectives", "show", "dtf").returncode == 2
 
 
 @pytest.mark.parametrize("command", ["trian", "evla"])
 def test_a_mistyped_command_is_answered_with_the_nearest(command):
-    ran = _run(command)
+    ran = run(command)
     assert ran.returncode == 2
     assert "Did you mean" in ran.stderr
 
 
 def test_missing_flags_are_asked_for_by_name():
-    ran = _run("train", "--run-dir", "x", "--objective", "sft")
+    ran = run("train", "--run-dir", "x", "--objective", "sft")
     assert ran.returncode == 2
     assert "--model" in ran.stderr
     assert "--data" in ran.stderr
-    ran = _run("eval")
+    ran = run("eval")
     assert "--data" in ran.stderr
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_ctrl_c_saves_the_adapter_and_ends_with_130(tmp_path, tiny_folder, tiny_data):
-    run = tmp_path / "run"
-    command = [sys.executable, "-m", "mlx_rsft", "train", "--model", tiny_folder]
-    command += ["--data", tiny_data, "--objective", "sft", "--run-dir", run]
-    command += ["--layers", "all", "--steps", "100000"]
-    process = subprocess.Popen(
-        list(map(str, command)), stderr=subprocess.PIPE, text=True
-    )
+    folder = tmp_path / "run"
+    flags = ["--model", tiny_folder, "--data", tiny_data, "--objective", "sft"]
+    flags += ["--run-dir", folder, "--layers", "all", "--steps", 100_000]
+    process = started("train", *flags, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
-    while not (run / "steps.jsonl").exists() and time.monotonic() < deadline:
+    while not (folder / "steps.jsonl").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Stopped after" in said
     assert "Traceback" not in said
-    steps = _lines(run / "steps.jsonl")
-    manifest = json.loads((run / "manifest.json").read_text())
+    steps = _lines(folder / "steps.jsonl")
+    manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["interrupted"] is True
     assert manifest["finished"] is None
     assert manifest["result"]["steps"] == len(steps)
-    tuned = _run(
-        *("eval", "--model", tiny_folder, "--adapter", run / "adapter"),
+    tuned = run(
+        *("eval", "--model", tiny_folder, "--adapter", folder / "adapter"),
         *("--data", tiny_data, "--metrics", "nll"),
     )
     assert tuned.returncode == 0, tuned.stderr
 
 
 def test_a_reader_that_leaves_is_no_error(tiny_folder, tiny_data):
-    command = f"{sys.executable} -m mlx_rsft eval --model {tiny_folder} "
-    command += f"--data {tiny_data} --json | head -c 1; echo ${{PIPESTATUS[0]}}"
+    evaluated = words("eval", "--model", tiny_folder, "--data", tiny_data, "--json")
+    command = f"{shlex.join(evaluated)} | head -c 1; echo ${{PIPESTATUS[0]}}"
     ran = subprocess.run(
         ["bash", "-c", command], capture_output=True, text=True, check=False
     )
@@ -435,11 +425,11 @@ def test_generate_answers_a_file_and_says_how_many(tmp_path, tiny_folder):
     (tmp_path / "asked.csv").write_text("question\nhi\nho\n")
     flags = ["--model", tiny_folder, "--max-tokens", 4, "--map", "question=prompt"]
     where = ["--in", "asked.csv", "--out", "answers.jsonl"]
-    ran = _run("generate", *flags, *where, "--json", cwd=tmp_path)
+    ran = run("generate", *flags, *where, "--json", cwd=tmp_path)
     assert ran.returncode == 0, ran.stderr
     assert json.loads(ran.stdout)["rows"] == 2
     assert len(_lines(tmp_path / "answers.jsonl")) == 2
     for wrong in (["--in", "asked.csv"], [*where, "--prompt", "a"], []):
-        refused = _run("generate", *flags, *wrong, cwd=tmp_path)
+        refused = run("generate", *flags, *wrong, cwd=tmp_path)
         assert refused.returncode == 2
         assert "--in" in refused.stderr

@@ -1,46 +1,24 @@
 import json
-import subprocess
-import sys
 
-import click
-
-from mlx_rsft.cli.main import group
-
-
-def _compare(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "mlx_rsft", "compare", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+from .conftest import flags_of, run
 
 
 def test_every_setting_of_train_can_be_compared_with():
-    context = click.Context(group)
-    flags = {
-        name: {
-            option
-            for parameter in group.get_command(context, name).params
-            for option in parameter.opts
-        }
-        for name in ("train", "compare")
-    }
+    train, compare = flags_of("train", "compare")
     own = {"--run-dir", "--dry-run", "--objective", "--profile", "--init-adapter"}
-    assert flags["train"] - flags["compare"] == own
+    assert train - compare == own
 
 
 def test_the_table_says_what_the_record_holds(tmp_path, tiny_folder, tiny_data):
     flags = ["--model", tiny_folder, "--data", tiny_data, "--layers", "last:1"]
     flags += ["--arm", "sft", "--arm", "dft:floor=0.1", "--steps", 2, "--seeds", 1]
     flags += ["--out", tmp_path / "out"]
-    ran = _compare(*flags, "--json")
+    ran = run("compare", *flags, "--json")
     assert ran.returncode == 0, ran.stderr
     record = json.loads(ran.stdout)
     assert record == json.loads((tmp_path / "out" / "comparison.json").read_text())
     assert "is likely to be found" in " ".join(ran.stderr.split())
-    said = _compare(*flags)
+    said = run("compare", *flags)
     assert said.returncode == 0, said.stderr
     lines = said.stdout.splitlines()
     assert lines[0].startswith("exact_match")
@@ -52,10 +30,10 @@ def test_the_table_says_what_the_record_holds(tmp_path, tiny_folder, tiny_data):
 
 
 def test_what_is_missing_is_asked_for(tmp_path):
-    ran = _compare("--arm", "sft", "--arm", "dft")
+    ran = run("compare", "--arm", "sft", "--arm", "dft")
     assert ran.returncode == 2
     assert "--out" in ran.stderr
-    ran = _compare("--arm", "sft", "--out", tmp_path / "out")
+    ran = run("compare", "--arm", "sft", "--out", tmp_path / "out")
     assert ran.returncode == 2
     assert "--model" in ran.stderr
     assert "--data" in ran.stderr

@@ -2,6 +2,8 @@ import json
 import subprocess
 import sys
 
+from .conftest import run
+
 
 def _doctor(*flags):
     code = (
@@ -25,11 +27,11 @@ def test_without_a_model_no_model_library_is_loaded_and_all_is_well():
 
 
 def test_a_problem_ends_in_3_with_its_remedy(tiny_folder, tmp_path):
-    ran = _doctor("--model", tmp_path, "--json")
+    ran = run("doctor", "--model", tmp_path, "--json")
     assert ran.returncode == 3
     record = json.loads(ran.stdout)
     assert not record["fine"]
-    ran = _doctor("--model", tiny_folder)
+    ran = run("doctor", "--model", tiny_folder)
     assert ran.returncode == 0
     assert "note  head: " in ran.stdout
     assert "      -> " in ran.stdout

@@ -1,45 +1,23 @@
 import json
-import subprocess
-import sys
 
-import click
-
-from mlx_rsft.cli.main import group
-
-
-def _plan(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "mlx_rsft", "plan", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+from .conftest import flags_of, run
 
 
 def test_every_setting_of_train_can_be_planned_with():
-    context = click.Context(group)
-    flags = {
-        name: {
-            option
-            for parameter in group.get_command(context, name).params
-            for option in parameter.opts
-        }
-        for name in ("train", "plan")
-    }
+    train, plan = flags_of("train", "plan")
     own = {"--run-dir", "--dry-run", "--init-adapter"}
-    assert flags["train"] - flags["plan"] == own
-    assert flags["plan"] - flags["train"] == {"--memory", "--measure", "--fit"}
+    assert train - plan == own
+    assert plan - train == {"--memory", "--measure", "--fit"}
 
 
 def test_a_plan_has_what_the_contract_says(tiny_folder, tiny_data):
     flags = ["--model", tiny_folder, "--data", tiny_data, "--layers", "last:2"]
-    ran = _plan(*flags, "--json")
+    ran = run("plan", *flags, "--json")
     assert ran.returncode == 0, ran.stderr
     record = json.loads(ran.stdout)
     contract = {"items", "peak_bytes", "available_bytes", "fits", "advice"}
     assert contract | {"seconds_per_step"} <= set(record)
-    said = _plan(*flags, "--memory", 16)
+    said = run("plan", *flags, "--memory", 16)
     assert said.returncode == 0
     assert "fits: 0.0 of 10.7 GiB on a 16 GB Mac" in said.stdout
     assert "activations" in said.stdout
@@ -48,7 +26,7 @@ def test_a_plan_has_what_the_contract_says(tiny_folder, tiny_data):
 def test_what_does_not_fit_is_said_with_exit_code_3(tiny_folder):
     flags = ["--model", tiny_folder, "--layers", "all", "--memory", 8]
     huge = ["--batch-size", 4096, "--token-budget", 9_000_000]
-    ran = _plan(*flags, *huge, "--json")
+    ran = run("plan", *flags, *huge, "--json")
     assert ran.returncode == 3, ran.stderr
     record = json.loads(ran.stdout)
     assert not record["fits"]
@@ -60,13 +38,13 @@ def test_settings_that_fit_are_written_for_train(tmp_path, tiny_folder):
     file = tmp_path / "fits.toml"
     flags = ["--model", tiny_folder, "--layers", "all", "--memory", 8]
     huge = ["--batch-size", 4096, "--token-budget", 9_000_000]
-    ran = _plan(*flags, *huge, "--fit", file)
+    ran = run("plan", *flags, *huge, "--fit", file)
     assert ran.returncode == 0, ran.stderr
     assert "token_budget" in file.read_text()
-    assert _plan("--config", file, "--memory", 8).returncode == 0
+    assert run("plan", "--config", file, "--memory", 8).returncode == 0
 
 
 def test_a_size_that_no_mac_has_is_refused(tiny_folder):
-    ran = _plan("--model", tiny_folder, "--memory", 12)
+    ran = run("plan", "--model", tiny_folder, "--memory", 12)
     assert ran.returncode == 2
     assert "--memory" in ran.stderr

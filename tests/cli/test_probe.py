@@ -1,21 +1,9 @@
 import csv
 import json
-import subprocess
-import sys
 
 import pytest
 
-FIX = (sys.executable, "-m", "mlx_rsft", "data", "fix")
-
-
-def _probe(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "mlx_rsft", "probe", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+from .conftest import run
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +11,11 @@ def printed(tiny_folder, tiny_data, tmp_path_factory):
     out = tmp_path_factory.mktemp("out")
     flags = ["--model", tiny_folder, "--data", tiny_data]
     files = ["--html", out / "p.html", "--suspects", out / "s.csv"]
-    return out, _probe(*flags, "--json", *files), _probe(*flags, "--objective", "dft")
+    return (
+        out,
+        run("probe", *flags, "--json", *files),
+        run("probe", *flags, "--objective", "dft"),
+    )
 
 
 def test_json_is_one_document_with_what_the_contract_says(printed):
@@ -67,7 +59,9 @@ def test_a_bounded_sample_is_said_plainly(tiny_folder, tmp_path):
     rows = [{"prompt": f"q{n}", "completion": "a"} for n in range(80)]
     file = tmp_path / "train.jsonl"
     file.write_text("\n".join(map(json.dumps, rows)))
-    ran = _probe("--model", tiny_folder, "--data", file, "--rows", 70, "--seed", 3)
+    ran = run(
+        "probe", "--model", tiny_folder, "--data", file, "--rows", 70, "--seed", 3
+    )
     assert "70 of 80 training rows, drawn by seed 3" in ran.stdout, ran.stderr
 
 
@@ -83,7 +77,7 @@ def test_a_bounded_sample_is_said_plainly(tiny_folder, tmp_path):
 def test_what_cannot_be_done_is_said_with_exit_code_2(
     tiny_folder, tiny_data, flags, said
 ):
-    ran = _probe("--model", tiny_folder, "--data", tiny_data, *flags)
+    ran = run("probe", "--model", tiny_folder, "--data", tiny_data, *flags)
     assert ran.returncode == 2
     assert said in ran.stderr
     assert "Traceback" not in ran.stderr
@@ -100,19 +94,14 @@ def test_what_is_corrected_in_the_table_goes_back_into_the_data(tiny_folder, tmp
         tmp_path / name for name in ("train.jsonl", "s.csv", "new.jsonl")
     )
     file.write_text("\n".join(map(json.dumps, rows)))
-    ran = _probe("--model", tiny_folder, "--data", file, "--suspects", table)
+    ran = run("probe", "--model", tiny_folder, "--data", file, "--suspects", table)
     assert "\n1 of 80 rows look mislabelled" in ran.stdout, ran.stderr
     text = table.read_text(encoding="utf-8-sig")
     with table.open(encoding="utf-8-sig", newline="") as opened:
         (suspect,) = csv.DictReader(opened)
     assert (suspect["where"], suspect["neighbours_say"]) == (f"{file}:6", "H")
     table.write_text(text.replace("B,,H", "B,H,H"), encoding="utf-8-sig")
-    fixed = subprocess.run(
-        [*FIX, file, "--out", out, "--suspects", table, "--json"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    fixed = run("data", "fix", file, "--out", out, "--suspects", table, "--json")
     assert json.loads(fixed.stdout)["corrected"] == 1, fixed.stderr
     rows[5]["completion"] = "H"
     assert list(map(json.loads, out.read_text().splitlines())) == rows

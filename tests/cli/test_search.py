@@ -1,21 +1,8 @@
 import json
-import subprocess
-import sys
 
-import click
 import pytest
 
-from mlx_rsft.cli.main import group
-
-
-def _ran(command, *arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "mlx_rsft", command, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+from .conftest import flags_of, run
 
 
 @pytest.fixture
@@ -31,29 +18,21 @@ def asked(flags, tmp_path):
 
 
 def test_every_setting_of_train_can_be_searched_with():
-    context = click.Context(group)
-    flags = {
-        name: {
-            option
-            for parameter in group.get_command(context, name).params
-            for option in parameter.opts
-        }
-        for name in ("train", "search")
-    }
+    train, search = flags_of("train", "search")
     own = {"--run-dir", "--objective", "--profile", "--init-adapter"}
-    assert flags["train"] - flags["search"] == own
+    assert train - search == own
 
 
 def test_the_table_says_what_the_record_holds_and_train_takes_the_profile(
     tmp_path, asked, flags
 ):
-    ran = _ran("search", *asked, "--json")
+    ran = run("search", *asked, "--json")
     assert ran.returncode == 0, ran.stderr
     record = json.loads(ran.stdout)
     assert record == json.loads((tmp_path / "out/search.json").read_text())
     assert "4 runs, 20 steps of" in " ".join(ran.stderr.split())
     (found,) = record["searches"]
-    said = _ran("search", *asked)
+    said = run("search", *asked)
     assert said.returncode == 0, said.stderr
     rows = [line for line in said.stdout.splitlines() if " at 0.0" in line]
     assert [row.split("  ")[0] for row in rows[:4]] == [
@@ -63,17 +42,17 @@ def test_the_table_says_what_the_record_holds_and_train_takes_the_profile(
     assert f"chosen: {found['chosen']}" in said.stdout
     assert "limit: " in said.stdout
     profile = tmp_path / "out/profile.toml"
-    run = tmp_path / "run"
-    trained = _ran("train", "--profile", profile, *flags, "--run-dir", run, "--json")
+    folder = tmp_path / "run"
+    trained = run("train", "--profile", profile, *flags, "--run-dir", folder, "--json")
     assert trained.returncode == 0, trained.stderr
-    assert f"# profile {profile}" in (run / "config.toml").read_text()
+    assert f"# profile {profile}" in (folder / "config.toml").read_text()
     assert found["chosen"].startswith(
-        str(json.loads((run / "manifest.json").read_text())["objective"]["name"])
+        str(json.loads((folder / "manifest.json").read_text())["objective"]["name"])
     )
 
 
 def test_a_dry_run_says_what_it_costs_and_leaves_nothing(tmp_path, asked):
-    ran = _ran("search", *asked, "--dry-run")
+    ran = run("search", *asked, "--dry-run")
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.splitlines()[1].split() == ["1", "4", "5"]
     assert "4 runs, 20 steps" in ran.stdout
@@ -81,12 +60,12 @@ def test_a_dry_run_says_what_it_costs_and_leaves_nothing(tmp_path, asked):
 
 
 def test_exit_codes_tell_a_spent_budget_from_bad_input(tmp_path, asked):
-    ran = _ran("search", *asked, "--kl-budget", 0, "--json")
+    ran = run("search", *asked, "--kl-budget", 0, "--json")
     assert ran.returncode == 3
     assert json.loads(ran.stdout)["error"]["kind"] == "check"
-    ran = _ran("search", *asked, "--learning-rates", "fast")
+    ran = run("search", *asked, "--learning-rates", "fast")
     assert ran.returncode == 2
     assert "'fast' is no learning rate" in " ".join(ran.stderr.split())
-    ran = _ran("search", "--arm", "sft")
+    ran = run("search", "--arm", "sft")
     assert ran.returncode == 2
     assert "--out" in ran.stderr

@@ -2,18 +2,18 @@ import http.client
 import json
 import signal
 import subprocess
-import sys
 
 from mlx_rsft import testing
+
+from .conftest import started
 
 
 def test_ctrl_c_ends_a_server_that_is_in_the_middle_of_an_answer(
     tiny_folder, tiny_adapter
 ):
     flags = ["--model", tiny_folder, "--adapter", tiny_adapter, "--port", 0, "--json"]
-    command = [sys.executable, "-m", "mlx_rsft", "serve", *map(str, flags)]
     pipe = subprocess.PIPE
-    server = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True)
+    server = started("serve", *flags, stdout=pipe, stderr=pipe, text=True)
     try:
         lines = iter(server.stdout.readline, "}\n")
         record = json.loads("".join(lines) + "}")

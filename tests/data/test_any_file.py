@@ -49,7 +49,7 @@ def scratch(tmp_path_factory):
     return tmp_path_factory.mktemp("malformed")
 
 
-def _read_bytes(scratch, suffix, content):
+def _assert_rows_or_errors(scratch, suffix, content):
     path = scratch / f"a{suffix}"
     path.write_bytes(content)
     found = []
@@ -67,7 +67,7 @@ def _read_bytes(scratch, suffix, content):
 @thousands
 @given(suffix=st.sampled_from(SUFFIXES), content=st.binary(max_size=200))
 def test_random_bytes_are_rows_or_named_errors(scratch, suffix, content):
-    _read_bytes(scratch, suffix, content)
+    _assert_rows_or_errors(scratch, suffix, content)
 
 
 @thousands
@@ -75,14 +75,14 @@ def test_random_bytes_are_rows_or_named_errors(scratch, suffix, content):
     text=st.text(max_size=80), cut=st.integers(0, 80), suffix=st.sampled_from(SUFFIXES)
 )
 def test_a_cut_letter_is_a_row_or_a_named_error(scratch, text, cut, suffix):
-    _read_bytes(scratch, suffix, text.encode(errors="surrogatepass")[:cut])
+    _assert_rows_or_errors(scratch, suffix, text.encode(errors="surrogatepass")[:cut])
 
 
 @thousands
 @given(rows=st.lists(VALUES, max_size=4), suffix=st.sampled_from([".jsonl", ".json"]))
 def test_random_values_are_rows_or_named_errors(scratch, rows, suffix):
     lines = "\n".join(json.dumps(row) for row in rows)
-    found = _read_bytes(scratch, suffix, lines.encode())
+    found = _assert_rows_or_errors(scratch, suffix, lines.encode())
     if suffix == ".jsonl" and rows and not lines.startswith("["):
         assert len(found) == len(rows)
 
@@ -102,7 +102,7 @@ def test_a_random_row_is_a_conversation_or_a_named_error(record):
 def test_no_line_is_dropped_in_silence(scratch, lines):
     text = "\n".join(lines)
     wanted = [line for line in text.removeprefix("\ufeff").split("\n") if line.strip()]
-    found = _read_bytes(scratch, ".jsonl", text.encode())
+    found = _assert_rows_or_errors(scratch, ".jsonl", text.encode())
     assert len(found) == max(1, len(wanted))
 
 
@@ -121,7 +121,7 @@ def test_a_spoilt_file_is_read_as_far_as_it_goes(scratch, spoilers, suffix, wide
     for place, spoiler in spoilers:
         place %= len(content) + 1
         content[place : place + 1] = spoiler
-    _read_bytes(scratch, suffix, bytes(content))
+    _assert_rows_or_errors(scratch, suffix, bytes(content))
 
 
 CELLS = st.text(alphabet='ab",;\t\r\n\0é \ufeff', max_size=40)
@@ -130,8 +130,8 @@ CELLS = st.text(alphabet='ab",;\t\r\n\0é \ufeff', max_size=40)
 @thousands
 @given(table=CELLS, suffix=st.sampled_from([".csv", ".tsv"]))
 def test_a_random_table_is_rows_or_named_errors(scratch, table, suffix):
-    _read_bytes(scratch, suffix, b"text,prompt\n" + table.encode())
-    _read_bytes(scratch, suffix, table.encode())
+    _assert_rows_or_errors(scratch, suffix, b"text,prompt\n" + table.encode())
+    _assert_rows_or_errors(scratch, suffix, table.encode())
 
 
 @thousands

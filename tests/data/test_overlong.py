@@ -4,7 +4,7 @@ import pytest
 from mlx_rsft.data.conversation import Example
 from mlx_rsft.data.overlong import OVERLONG
 from mlx_rsft.errors import DataError
-from mlx_rsft.settings import KEYS
+from mlx_rsft.keys import KEYS
 
 BOS = frozenset({1})
 ROW = Example((1, *range(10, 20)), ((3, 5), (8, 11)), "f:3")

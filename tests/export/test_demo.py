@@ -1,6 +1,5 @@
 """The demo model, read back by transformers with PEFT and by llama.cpp themselves."""
 
-import contextlib
 from dataclasses import replace
 
 import mlx.core as mx
@@ -10,7 +9,7 @@ import pytest
 from mlx_rsft.export import EXPORTERS, gguf_lora, llama_cpp, torch_peft, verify
 from mlx_rsft.export.dense import log_probs
 from mlx_rsft.export.live import Live
-from mlx_rsft.export.product import Choices
+from mlx_rsft.export.product import Choices, Product
 from mlx_rsft.export.reading import Row
 from mlx_rsft.models import fitted, load
 from mlx_rsft.settings import ModelSettings
@@ -34,14 +33,6 @@ def live(demo, live_of):
 
     yield make
     fitted.remove(demo.model)
-
-
-@pytest.fixture(scope="module")
-def demo_floats(demo_gguf, tmp_path_factory):
-    """The demo model with float32 weights, for llama.cpp."""
-    path = tmp_path_factory.mktemp("base") / "base.gguf"
-    llama_cpp.write_floats(demo_gguf, path)
-    return path
 
 
 def _row(live):
@@ -74,27 +65,25 @@ def test_peft_computes_the_same_logits(kind, live, tmp_path):
     assert np.abs(ours - theirs).max() <= LOGITS_APART
 
 
-def _apart(live, base, path):
-    """The largest difference from llama.cpp along a row, nats."""
+def _read_back(live, path, reader):
+    """What a reader makes of one row."""
     row = _row(live)
-    expected = log_probs(live.model, row)
-    with contextlib.closing(llama_cpp.Server(base, [path])) as server:
-        return max(
-            abs(value - expected[place - row.start][token])
-            for place, seen in server.likely(row)
-            for token, value in seen.items()
-        )
+    asked = verify.Questions([row], [log_probs(live.model, row)])
+    return verify.verify(live, Product("gguf", path), asked, reader)
 
 
 def test_llama_cpp_computes_the_same_and_another_order_of_rows_is_seen(
-    live, demo_floats, tmp_path, monkeypatch
+    live, tmp_path, monkeypatch
 ):
     keys = ("self_attn.q_proj", "self_attn.k_proj", "mlp.up_proj")
     one = live(size=0.1, layers="last:6", keys=keys)
     made = EXPORTERS["gguf"].write(one, tmp_path, Choices("f16"))
-    assert _apart(one, demo_floats, made.path) <= llama_cpp.CLOSE
+    right = _read_back(one, made.path, "llama.cpp")
+    assert right.verified
+    assert right.max_difference <= llama_cpp.CLOSE
     monkeypatch.setattr(gguf_lora, "moved", lambda b, *_: b)
-    wrong = EXPORTERS["gguf"].write(one, tmp_path, Choices())
-    assert _apart(one, demo_floats, wrong.path) > 10 * llama_cpp.CLOSE
-    asked = verify.questions(one)
-    assert verify.verify(one, wrong, asked, "gguf").verified is False
+    made = EXPORTERS["gguf"].write(one, tmp_path, Choices())
+    for reader in ("llama.cpp", "gguf"):
+        wrong = _read_back(one, made.path, reader)
+        assert wrong.verified is False
+        assert wrong.max_difference > 10 * llama_cpp.CLOSE

@@ -41,9 +41,9 @@ TEXTS = [
 TOLERANCE = {mx.float64: 1e-4, mx.float32: 5e-3}
 
 
-@pytest.fixture(scope="module", params=list(TOLERANCE), ids=str)
-def case(demo_gguf, request):
-    """The split model with an adapter that is not zero, its examples, its config."""
+@pytest.fixture(scope="module")
+def real(demo_gguf):
+    """The demo model with an adapter that is not zero, its examples, its config."""
     loaded = load.load(ModelSettings(source=str(demo_gguf), precision="float32"))
     examples = [
         render(
@@ -57,9 +57,16 @@ def case(demo_gguf, request):
     leaves = tree_flatten(loaded.model.trainable_parameters())
     noise = [(name, x + 0.02 * mx.random.normal(x.shape)) for name, x in leaves]
     loaded.model.load_weights(noise, strict=False)
-    loaded.model.set_dtype(request.param)
     config = json.loads((loaded.path / "config.json").read_text())
-    return SplitModel(loaded.model), examples, config, request.param
+    return loaded.model, examples, config
+
+
+@pytest.fixture(scope="module", params=list(TOLERANCE), ids=str)
+def case(real, request):
+    """The split model in one type of numbers, and its examples."""
+    model, examples, _ = real
+    model.set_dtype(request.param)  # from float64 back to float32 nothing is lost
+    return SplitModel(model), examples, request.param
 
 
 def _ours(case, text):
@@ -180,10 +187,10 @@ PAPERS = {
 
 
 @pytest.fixture(scope="module")
-def reference(case):
+def reference(real):
     """Objective and gradients of every paper, from one float64 forward pass."""
-    split, examples, config, _ = case
-    llama = Llama(split.model, config)
+    model, examples, config = real
+    llama = Llama(model, config)
     totals = dict.fromkeys(PAPERS, 0.0)
     for example in examples:
         tokens = torch.tensor(example.tokens)

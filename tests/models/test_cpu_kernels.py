@@ -16,7 +16,7 @@ def _normal(*shape, seed=0):
     return mx.array(np.random.default_rng(seed).normal(size=shape), mx.float32)
 
 
-def _same_with_gradients(ours, stock, *inputs):
+def _assert_same_with_gradients(ours, stock, *inputs):
     slope = _normal(*stock(*inputs).shape, seed=9)
     one, other = (mx.vjp(f, list(inputs), [slope]) for f in (ours, stock))
     for mine, wanted in zip(one[0] + one[1], other[0] + other[1], strict=True):
@@ -28,8 +28,8 @@ def test_gates_are_those_of_mlx_with_their_gradients():
 
     gate, x = 4 * _normal(7, 33), _normal(7, 33, seed=1)
     gate[0, :4] = mx.array([-100.0, -30.0, 30.0, 100.0])
-    _same_with_gradients(cpu_kernels.swiglu, swiglu, gate, x)
-    _same_with_gradients(cpu_kernels.gelu_approx, nn.gelu_approx, gate)
+    _assert_same_with_gradients(cpu_kernels.swiglu, swiglu, gate, x)
+    _assert_same_with_gradients(cpu_kernels.gelu_approx, nn.gelu_approx, gate)
 
 
 @pytest.mark.parametrize("length", [1, 9, 31, 300, 515])
@@ -52,7 +52,7 @@ def test_causal_attention_is_that_of_mlx_with_its_gradients(length, heads):
         future = mx.triu(mx.full((length, length), -mx.inf), k=1)
         return mx.softmax(scores + future, axis=-1) @ v
 
-    _same_with_gradients(ours, stock, *inputs)
+    _assert_same_with_gradients(ours, stock, *inputs)
 
 
 def test_what_comes_later_is_never_seen():

@@ -7,6 +7,7 @@ import time
 
 import mlx.core as mx
 import pytest
+from mlx.utils import tree_flatten
 
 from mlx_rsft import testing
 from mlx_rsft.errors import ModelError
@@ -37,7 +38,7 @@ def stored(request, tmp_path):
     return out, out / "adapter_model.safetensors"
 
 
-def _refused(folder, match):
+def _assert_refused(folder, match):
     began = time.perf_counter()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(ModelError, match=match) as caught:
@@ -60,21 +61,25 @@ def _write(path, header, data):
 
 
 def test_the_good_one_loads(stored):
-    adapters.load(testing.tiny_model(), stored[0])
+    folder, path = stored
+    model = testing.tiny_model()
+    adapters.load(model, folder)
+    weights = dict(tree_flatten(model.trainable_parameters()))
+    assert len(weights) == len(mx.load(str(path))) > 0
 
 
 @pytest.mark.parametrize("kept", [0, 4, 8, 100, -1])
 def test_a_file_cut_short(stored, kept):
     folder, path = stored
     path.write_bytes(path.read_bytes()[:kept])
-    _refused(folder, "no whole safetensors file")
+    _assert_refused(folder, "no whole safetensors file")
 
 
 @pytest.mark.parametrize("length", [BIG, 2**64 - 1, 2**31])
 def test_a_header_of_any_length(stored, length):
     folder, path = stored
     path.write_bytes(struct.pack("<Q", length) + path.read_bytes()[8:])
-    _refused(folder, f"claims {length} bytes")
+    _assert_refused(folder, f"claims {length} bytes")
 
 
 @pytest.mark.parametrize(
@@ -96,14 +101,14 @@ def test_a_tensor_that_is_not_what_it_says(stored, changes):
     name = next(name for name in header if name != "__metadata__")
     header[name] |= changes
     _write(path, header, data)
-    _refused(folder, "no whole safetensors file")
+    _assert_refused(folder, "no whole safetensors file")
 
 
 def test_a_header_nested_beyond_all_measure(stored):
     folder, path = stored
     text = b"[" * 200_000
     path.write_bytes(struct.pack("<Q", len(text)) + text)
-    _refused(folder, "no JSON object")
+    _assert_refused(folder, "no JSON object")
 
 
 @pytest.mark.parametrize("name", ["../../etc/passwd", "/tmp/x.lora_a", "a\0b", ""])
@@ -113,7 +118,7 @@ def test_names_that_are_paths_name_nothing(stored, name):
     last = [key for key in header if key != "__metadata__"][-1]
     header[name] = header.pop(last)
     _write(path, header, data)
-    _refused(folder, "no part|no tensor of a LoRA|lacks")
+    _assert_refused(folder, "no part|no tensor of a LoRA|lacks")
 
 
 def test_wrong_shapes_are_named(stored):
@@ -122,7 +127,7 @@ def test_wrong_shapes_are_named(stored):
     name = sorted(tensors)[0]
     tensors[name] = mx.zeros((3, 5))
     mx.save_safetensors(str(path), tensors)
-    said = _refused(folder, r"\[3, 5\]")
+    said = _assert_refused(folder, r"\[3, 5\]")
     assert "down_proj" in said
 
 
@@ -163,7 +168,7 @@ def test_settings_that_make_no_sense(stored, change, match):
     if ("peft_type" in change) != ("peft_type" in held):
         pytest.skip("the other format's settings")
     path.write_text(json.dumps(held | change))
-    _refused(folder, match)
+    _assert_refused(folder, match)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", "[" * 100_000, "\ud800"])
@@ -171,7 +176,7 @@ def test_a_configuration_that_is_no_object(stored, text):
     folder, _ = stored
     path = folder / "adapter_config.json"
     path.write_text(text, errors="surrogatepass")
-    _refused(folder, "no JSON object")
+    _assert_refused(folder, "no JSON object")
 
 
 def test_a_pickle_is_never_read(stored):
@@ -179,4 +184,4 @@ def test_a_pickle_is_never_read(stored):
     if path.name != "adapter_model.safetensors":
         pytest.skip("PEFT's alone")
     path.rename(folder / "adapter_model.bin")
-    _refused(folder, "pickles are not read")
+    _assert_refused(folder, "pickles are not read")

@@ -244,8 +244,8 @@ def test_what_the_optimizer_or_schedule_does_not_take_is_refused(settings, where
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_defaults_go_with_every_optimizer_and_schedule(name, schedule):
     settings = OptimizerSettings(name=name, schedule=schedule)
-    optimizers.check(settings, LORA)
-    optimizers.check(settings, FULL)
+    assert optimizers.check(settings, LORA) is None
+    assert optimizers.check(settings, FULL) is None
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)

@@ -9,13 +9,7 @@ from mlx_rsft.workflows.answering import Job, answer_file
 from mlx_rsft.workflows.generate import generate
 from mlx_rsft.workflows.reporter import Silent
 
-
-class Listening(Silent):
-    def __init__(self):
-        self.notes = []
-
-    def note(self, text):
-        self.notes.append(text)
+from .conftest import Listening
 
 
 def _resolved(model, **more):

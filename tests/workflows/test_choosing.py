@@ -7,13 +7,7 @@ from mlx_rsft.models.split import SplitModel
 from mlx_rsft.workflows.choosing import ROWS, choose_objective, decide
 from mlx_rsft.workflows.reporter import Silent
 
-
-class Listening(Silent):
-    def __init__(self):
-        self.notes = []
-
-    def note(self, text):
-        self.notes.append(text)
+from .conftest import Listening
 
 
 def _examples(count, tags=()):

@@ -7,28 +7,14 @@ import mlx.core as mx
 import pytest
 from mlx.utils import tree_flatten
 
-from mlx_rsft import config as configuration
 from mlx_rsft import records
-from mlx_rsft.config import FLAG, Layer
 from mlx_rsft.errors import ConfigError, DataError, Interrupted, RunError
 from mlx_rsft.evaluation.values import Values
 from mlx_rsft.workflows import aftermath, arms, compare, standings, train
 from mlx_rsft.workflows.compare import Request
 from mlx_rsft.workflows.reporter import Silent
 
-
-def _asked(model, data, **changes):
-    values = {
-        "model.source": str(model),
-        "data.source": str(data),
-        "adapter.layers": "last:1",
-        "adapter.rank": 2,
-        "training.steps": 4,
-        "training.batch_size": 4,
-        "optimizer.learning_rate": 0.02,
-        **{name.replace("__", "."): value for name, value in changes.items()},
-    }
-    return configuration.resolve([Layer(FLAG, values)])
+from .conftest import Listening, short_run
 
 
 def _request(out, **changes):
@@ -36,25 +22,11 @@ def _request(out, **changes):
     return Request(**{**given, **changes})
 
 
-class Listening(Silent):
-    """Keeps the titles of what was done, in order."""
-
-    def __init__(self):
-        self.done = []
-
-    def note(self, text):
-        self.done.append(text)
-
-    def task(self, title, total):
-        self.done.append(title)
-        return super().task(title, total)
-
-
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory, tiny_folder, tiny_data):
     """One finished comparison: folder, record, and what was done; not to be changed."""
     out, listener = tmp_path_factory.mktemp("compared") / "out", Listening()
-    asked = _asked(tiny_folder, tiny_data)
+    asked = short_run(tiny_folder, tiny_data)
     return out, compare.compare(asked, _request(out), listener), listener.done
 
 
@@ -129,7 +101,7 @@ def test_an_arm_is_to_the_byte_what_train_makes_of_the_same_seed(
 ):
     out, _, _ = compared
     for seed in (0, 1):
-        asked = _asked(
+        asked = short_run(
             tiny_folder,
             tiny_data,
             seed=seed,
@@ -198,7 +170,7 @@ def test_a_finished_comparison_trains_and_scores_nothing_again(
 ):
     out, record, _ = compared
     listener = Listening()
-    asked = _asked(tiny_folder, tiny_data, training__trunk_cache="off")
+    asked = short_run(tiny_folder, tiny_data, training__trunk_cache="off")
     again = compare.compare(asked, _request(out), listener)
     assert not [t for t in listener.done if t.startswith(("train ", "score", "look"))]
     assert {**again, "created": 0} == {**record, "created": 0}
@@ -210,7 +182,7 @@ def test_scores_are_those_of_the_saved_adapter(compared, tiny_folder, tiny_data)
 
     values = []
     for seed in (0, 1):
-        asked = _asked(tiny_folder, tiny_data)
+        asked = short_run(tiny_folder, tiny_data)
         found = evaluate(asked, out / f"runs/sft-seed{seed}/adapter", Silent())
         values.append(found["splits"]["shifted"]["metrics"]["nll"]["value"])
     arm = record["arms"][1]["splits"]["shifted"]["metrics"]["nll"]
@@ -221,7 +193,7 @@ def test_a_stopped_comparison_goes_on_where_it_was(
     tmp_path, compared, tiny_folder, tiny_data
 ):
     _, record, _ = compared
-    asked, out = _asked(tiny_folder, tiny_data), tmp_path / "out"
+    asked, out = short_run(tiny_folder, tiny_data), tmp_path / "out"
 
     class Impatient(Listening):
         def task(self, title, total):
@@ -256,7 +228,7 @@ def test_a_stop_request_within_a_run_says_that_the_same_command_goes_on(
                 os.kill(os.getpid(), signal.SIGTERM)
             return super().task(title, total)
 
-    asked, out = _asked(tiny_folder, tiny_data), tmp_path / "out"
+    asked, out = short_run(tiny_folder, tiny_data), tmp_path / "out"
     with pytest.raises(Interrupted, match="Stopped in sft-seed0, after 1 of 4"):
         compare.compare(asked, _request(out), Impatient())
     record = compare.compare(asked, _request(out, seeds=1), Silent())
@@ -266,17 +238,17 @@ def test_a_stop_request_within_a_run_says_that_the_same_command_goes_on(
 def test_runs_of_another_comparison_are_neither_used_nor_overwritten(
     tmp_path, tiny_folder, tiny_data
 ):
-    asked, out = _asked(tiny_folder, tiny_data), tmp_path / "out"
+    asked, out = short_run(tiny_folder, tiny_data), tmp_path / "out"
     compare.compare(asked, _request(out, seeds=1), Silent())
     plan = (out / "plan.json").read_text()
-    other = _asked(tiny_folder, tiny_data, optimizer__learning_rate=0.01)
+    other = short_run(tiny_folder, tiny_data, optimizer__learning_rate=0.01)
     with pytest.raises(RunError, match="its settings differ in optimizer"):
         compare.compare(other, _request(out, seeds=1), Silent())
     moved = tmp_path / "data"
     moved.mkdir()
     for file in tiny_data.glob("*.jsonl"):
         (moved / file.name).write_text(file.read_text())
-    same = _asked(tiny_folder, moved)
+    same = short_run(tiny_folder, moved)
     compare.compare(same, _request(out, seeds=1), Silent())
     rows = (moved / "train.jsonl").read_text()
     (moved / "train.jsonl").write_text(rows.replace("train 3", "train three"))
@@ -288,7 +260,7 @@ def test_runs_of_another_comparison_are_neither_used_nor_overwritten(
 def test_a_plan_that_is_changed_later_is_kept_and_told(
     tmp_path, tiny_folder, tiny_data
 ):
-    asked, out = _asked(tiny_folder, tiny_data), tmp_path / "out"
+    asked, out = short_run(tiny_folder, tiny_data), tmp_path / "out"
     compare.compare(asked, _request(out, seeds=1), Silent())
     more = _request(out, seeds=1, arms=("sft", "dft:floor=0.1", "dft"))
     record = compare.compare(asked, more, Silent())
@@ -301,7 +273,7 @@ def test_a_plan_that_is_changed_later_is_kept_and_told(
 def test_a_tuned_rate_comes_from_a_grid_that_is_the_same_for_all(
     tmp_path, tiny_folder, tiny_data
 ):
-    asked = _asked(tiny_folder, tiny_data, evaluation__metrics=("nll",))
+    asked = short_run(tiny_folder, tiny_data, evaluation__metrics=("nll",))
     request = _request(tmp_path / "out", seeds=1, tune_rate=True)
     record = compare.compare(asked, request, Silent())
     runs = {path.name for path in (tmp_path / "out/runs").iterdir()}
@@ -321,7 +293,7 @@ def test_a_tuned_rate_comes_from_a_grid_that_is_the_same_for_all(
 def test_one_seed_is_tested_exactly_and_its_limit_is_told(
     tmp_path, tiny_folder, tiny_data
 ):
-    asked = _asked(tiny_folder, tiny_data)
+    asked = short_run(tiny_folder, tiny_data)
     record = compare.compare(asked, _request(tmp_path / "o", seeds=1), Silent())
     kinds = {d["metric"]: d["test"] for d in record["differences"]}
     assert kinds == {"exact_match": "mcnemar", "nll": "bootstrap"}
@@ -331,7 +303,7 @@ def test_one_seed_is_tested_exactly_and_its_limit_is_told(
 def test_full_fine_tuning_leaves_every_arm_the_same_base(
     tmp_path, tiny_folder, tiny_data
 ):
-    asked = _asked(
+    asked = short_run(
         tiny_folder,
         tiny_data,
         adapter__method="full",
@@ -350,7 +322,7 @@ def test_full_fine_tuning_leaves_every_arm_the_same_base(
 def test_each_seed_has_its_own_beginning_and_it_is_restored(
     tmp_path, tiny_folder, tiny_data
 ):
-    asked = _asked(tiny_folder, tiny_data)
+    asked = short_run(tiny_folder, tiny_data)
     stage = compare.prepare(asked, _request(tmp_path / "o"), Silent())
     one, other = (dict(tree_flatten(stage.starts[seed])) for seed in (0, 1))
     name = next(name for name in one if name.endswith("lora_a"))
@@ -362,7 +334,7 @@ def test_each_seed_has_its_own_beginning_and_it_is_restored(
 
 
 def test_the_frozen_blocks_are_run_once_for_all(tmp_path, tiny_folder, tiny_data):
-    asked = _asked(tiny_folder, tiny_data, training__trunk_cache="memory")
+    asked = short_run(tiny_folder, tiny_data, training__trunk_cache="memory")
     stage = compare.prepare(asked, _request(tmp_path / "o"), Silent())
     runs = arms.train_all(stage, tune=False, reporter=Silent())
     standings.measure_all(stage, runs, Silent())
@@ -386,7 +358,7 @@ def test_the_frozen_blocks_are_run_once_for_all(tmp_path, tiny_folder, tiny_data
 def test_what_cannot_be_compared_is_refused_before_anything_is_written(
     tmp_path, tiny_folder, tiny_data, request_changes, settings, said
 ):
-    asked = _asked(tiny_folder, tiny_data, **settings)
+    asked = short_run(tiny_folder, tiny_data, **settings)
     with pytest.raises(ConfigError, match=said) as problem:
         compare.compare(asked, _request(tmp_path / "o", **request_changes), Silent())
     assert problem.value.exit_code == 2
@@ -398,9 +370,11 @@ def test_data_without_what_is_needed_is_refused(tmp_path, tiny_folder, tiny_data
     alone.mkdir()
     (alone / "train.jsonl").write_text((tiny_data / "train.jsonl").read_text())
     with pytest.raises(DataError, match="no test split"):
-        compare.compare(_asked(tiny_folder, alone), _request(tmp_path / "o"), Silent())
+        compare.compare(
+            short_run(tiny_folder, alone), _request(tmp_path / "o"), Silent()
+        )
     (alone / "test.jsonl").write_text((tiny_data / "test.jsonl").read_text())
-    asked = _asked(tiny_folder, alone)
+    asked = short_run(tiny_folder, alone)
     with pytest.raises(DataError, match="tuned on the split valid"):
         compare.compare(asked, _request(tmp_path / "o", tune_rate=True), Silent())
     record = compare.compare(asked, _request(tmp_path / "o", seeds=1), Silent())
@@ -414,5 +388,5 @@ def test_a_folder_with_something_else_in_it_is_not_written_to(
 ):
     (tmp_path / "keep").write_text("x")
     with pytest.raises(RunError, match="no comparison"):
-        compare.compare(_asked(tiny_folder, tiny_data), _request(tmp_path), Silent())
+        compare.compare(short_run(tiny_folder, tiny_data), _request(tmp_path), Silent())
     assert [path.name for path in tmp_path.iterdir()] == ["keep"]

@@ -10,20 +10,14 @@ from mlx_rsft.evaluation import generate as generation
 from mlx_rsft.workflows.generate import generate
 from mlx_rsft.workflows.reporter import Silent
 
+from .conftest import Listening
+
 NO = "{% if not enable_thinking %}<no>{% endif %}"
 SWITCHED = testing.CHAT_TEMPLATE.replace(
     "{{ message['content'] }}",
     "{% if message['role'] == 'assistant' %}" + NO + "{% endif %}"
     "{{ message['content'] }}",
 ).replace("assistant\n{% endif %}", "assistant\n" + NO + "{% endif %}")
-
-
-class Listening(Silent):
-    def __init__(self):
-        self.notes = []
-
-    def note(self, text):
-        self.notes.append(text)
 
 
 @pytest.fixture

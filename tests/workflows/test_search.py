@@ -2,7 +2,6 @@ import json
 import os
 import signal
 import tomllib
-from itertools import permutations
 
 import pytest
 
@@ -10,32 +9,20 @@ from mlx_rsft import config as configuration
 from mlx_rsft import records
 from mlx_rsft.config import FLAG, Layer
 from mlx_rsft.errors import CheckFailed, ConfigError, DataError, Interrupted, RunError
-from mlx_rsft.evaluation import choose
-from mlx_rsft.records import Metric
-from mlx_rsft.workflows import halving, search, train
-from mlx_rsft.workflows.arms import Run
+from mlx_rsft.workflows import search, train
 from mlx_rsft.workflows.evaluate import evaluate
-from mlx_rsft.workflows.halving import Score
 from mlx_rsft.workflows.reporter import Silent
 from mlx_rsft.workflows.search import Request
-from mlx_rsft.workflows.trials import Rung, Trial, grid, read_rates, rungs
+
+from .conftest import Listening, short_settings
 
 ARMS = ("sft", "dft:floor=0.1", "power:alpha=0.5")
 STEPS = 15
 
 
 def _settings(model, data, **changes):
-    return {
-        "model.source": str(model),
-        "data.source": str(data),
-        "adapter.layers": "last:1",
-        "adapter.rank": 2,
-        "training.steps": STEPS,
-        "training.batch_size": 4,
-        "optimizer.learning_rate": 0.02,
-        "evaluation.metrics": ("nll",),
-        **{name.replace("__", "."): value for name, value in changes.items()},
-    }
+    own = {"training__steps": STEPS, "evaluation__metrics": ("nll",)}
+    return short_settings(model, data, **{**own, **changes})
 
 
 def _asked(model, data, **changes):
@@ -67,18 +54,6 @@ def data(tmp_path_factory):
     for name in ("test", "test_shifted"):
         (folder / f"{name}.jsonl").mkdir()  # to open it is an error, even for root
     return folder
-
-
-class Listening(Silent):
-    def __init__(self):
-        self.done = []
-
-    def note(self, text):
-        self.done.append(text)
-
-    def task(self, title, total):
-        self.done.append(title)
-        return super().task(title, total)
 
 
 @pytest.fixture(scope="module")
@@ -276,93 +251,6 @@ def test_where_nothing_stays_within_the_budget_nothing_is_chosen(
     assert not (out / "profile.toml").exists()  # that of the earlier budget
 
 
-def _metric(value):
-    return Metric(value, "nats/token", 9, 0.1, value, value)
-
-
-def _score(name, kl=0.1, diverged=False, **values):
-    splits = {
-        split: {"nll": _metric(nll), "token_accuracy": _metric(accuracy)}
-        for split, (nll, accuracy) in values.items()
-    }
-    run = Run(name, 0, 1e-3, None)
-    return Score(Trial(name, 1e-3), run, splits, _metric(kl), diverged)
-
-
-def test_ranks_go_by_the_worst_split_then_the_next_metric_then_drift():
-    gauges = list(choose(["nll", "token_accuracy"]).values())
-    scores = [
-        _score("good on one", valid=(0.1, 0.9), valid_x=(2.0, 0.5)),
-        _score("even", valid=(1.0, 0.5), valid_x=(1.0, 0.6)),
-        _score("even, surer", valid=(1.0, 0.6), valid_x=(0.5, 0.7)),
-        _score("even, nearer", kl=0.05, valid=(1.0, 0.5), valid_x=(1.0, 0.9)),
-        _score("far", kl=0.3, valid=(0.0, 1.0), valid_x=(0.0, 1.0)),
-        _score("lost", kl=float("nan"), valid=(0.0, 1.0), valid_x=(0.0, 1.0)),
-        _score("broken", diverged=True, valid=(0.0, 1.0), valid_x=(0.0, 1.0)),
-    ]
-    for some in list(permutations(scores))[::97]:
-        names = [score.trial.arm for score in halving.ranked(some, gauges, 0.2)]
-        assert names == ["even, surer", "even, nearer", "even", "good on one"]
-    reasons = {score.trial.arm: score.why_out(0.2) for score in scores}
-    assert reasons["broken"] == "diverged"
-    assert reasons["even"] == ""
-    assert "budget of 0.2" in reasons["far"]
-
-
-def test_the_next_best_of_earlier_rungs_are_tried_until_one_is_within_the_budget(
-    monkeypatch,
-):
-    tried = []
-    order = ["a", "b", "c", "d"]  # the best first, and of them the first two run wild
-
-    def attempt(stage, trial, steps, places, reporter):
-        tried.append((trial.arm, steps))
-        kl = steps if trial.arm in "ab" else 0.1 * steps
-        return _score(trial.arm, kl, valid=(order.index(trial.arm), 0.5))
-
-    class Told:
-        gauges = choose(["nll", "token_accuracy"])
-
-    monkeypatch.setattr(halving, "attempt", attempt)
-    plan = [Rung(4, 1), Rung(2, 3), Rung(1, 9)]
-    trials = [Trial(name, 1e-3) for name in reversed(order)]
-
-    def last(budget):
-        contest = halving.Contest("", trials, plan, {"valid": [0]}, budget)
-        return halving.halve(Told(), contest, Silent())
-
-    rungs = last(5.0)
-    assert tried[4:] == [("a", 3), ("b", 3), ("a", 9), ("b", 9), ("c", 9)]
-    assert rungs[-1][0].trial.arm == "c"
-    assert last(0.5)[-1][0].why_out(0.5)  # all are over it after 9 steps
-    assert tried[-1] == ("d", 9)
-
-
-@pytest.mark.parametrize(
-    ("trials", "steps", "eta", "wanted"),
-    [
-        (27, 270, 3, [(27, 10), (9, 30), (3, 90), (1, 270)]),
-        (27, 60, 3, [(27, 7), (9, 20), (3, 60)]),
-        (9, 4, 3, [(9, 4)]),
-        (1, 100, 3, [(1, 100)]),
-        (5, 100, 2, [(5, 25), (2, 50), (1, 100)]),
-    ],
-)
-def test_rungs_lead_to_the_full_length_and_none_is_too_short(
-    trials, steps, eta, wanted
-):
-    assert rungs(trials, steps, eta) == [Rung(*pair) for pair in wanted]
-
-
-def test_a_grid_is_the_same_in_any_order_and_a_draw_from_it_is_the_seeds():
-    whole = grid(["a", "b"], [1.0, 2.0, 3.0], 0, 0)
-    assert whole == grid(["b", "a"], [3.0, 1.0, 2.0], 0, 7)
-    assert len(whole) == 6
-    drawn = {tuple(grid(["a", "b"], [1.0, 2.0, 3.0], 2, seed)) for seed in range(20)}
-    assert len(drawn) > 5
-    assert all(len(set(some)) == 2 and set(some) <= set(whole) for some in drawn)
-
-
 def test_a_search_per_tag_rectifies_its_rows_and_is_judged_on_them(
     tmp_path, tiny_folder
 ):
@@ -449,9 +337,3 @@ def test_rows_to_choose_by_are_asked_for_and_other_folders_left_alone(
     (tmp_path / "keep").write_text("x")
     with pytest.raises(RunError, match="is no search"):
         _search(_asked(tiny_folder, data), tmp_path)
-
-
-def test_learning_rates_are_numbers_above_nothing():
-    assert read_rates("1e-4, 3e-4") == (1e-4, 3e-4)
-    with pytest.raises(ConfigError, match="2 problems"):
-        read_rates("1e-4,fast,-1")
