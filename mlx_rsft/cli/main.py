@@ -15,6 +15,7 @@ from mlx_rsft.cli import console
 from mlx_rsft.errors import Interrupted, RsftError, nearest
 
 COMMANDS: dict[str, str] = {
+    "pilot": "The guided whole: does it pay on your data, and what to do.",
     "train": "Fine-tune a model on your rows.",
     "probe": "Look at your rows before training: what to use, what is wrong.",
     "plan": "Say whether a run fits, and what to change.",
