@@ -131,7 +131,7 @@ def for_engineers(record: Mapping[str, Any]) -> Iterator[str]:
     """The same in numbers: sizes, differences with intervals, limits, exports."""
     size, probe = record["size"], record["probe"]
     yield (
-        f"{len(size['arms'])} arms ({'; '.join(size['arms'])}), {size['seeds']} seeds "
+        f"{len(size['arms'])} arms ({'; '.join(size['arms'])}), {_seeds(size)} "
         f"from {record['seed']}, {size['steps']} steps; {record['seconds'] / 60:.1f} of "
         f"{record['minutes']:g} minutes"
     )
@@ -149,6 +149,10 @@ def for_engineers(record: Mapping[str, Any]) -> Iterator[str]:
         yield f"limit: {limit}"
     for entry in record["export"]:
         yield _exported(entry)
+
+
+def _seeds(size: Mapping[str, Any]) -> str:
+    return "1 seed" if size["seeds"] == 1 else f"{size['seeds']} seeds"
 
 
 def _difference(one: Mapping[str, Any]) -> str:

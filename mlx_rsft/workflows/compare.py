@@ -130,7 +130,7 @@ def _checked(resolved: Resolved, request: Request) -> tuple[Mapping[str, Any], s
         )
     chosen = arms.parse(request.arms)
     staging.check_folder(
-        request.out, mark="plan.json", aside=standings.BASE, what="comparison"
+        request.out, mark="plan.json", aside={standings.BASE}, what="comparison"
     )
     if not request.baseline:
         return chosen, PLAIN if PLAIN in chosen else next(iter(chosen))

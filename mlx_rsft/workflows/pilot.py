@@ -38,6 +38,8 @@ from mlx_rsft.workflows import (
 from mlx_rsft.workflows.reporter import Reporter
 
 RECORD, PAGE, EXPORTED = "pilot.json", "report.html", "export"
+BEFORE = {gathered.FOLDER, sized.PROBED, sized.SUSPECTS}
+"""What may be there before there is a plan."""
 TARGETS = ("mlx", "peft")
 
 
@@ -74,7 +76,7 @@ def pilot(resolved: Resolved, request: Request, reporter: Reporter) -> dict[str,
     began = time.monotonic()
     out = request.out
     export.check_targets(request.targets)
-    staging.check_folder(out, mark=RECORD, aside=gathered.FOLDER, what="pilot")
+    staging.check_folder(out, mark=RECORD, aside=BEFORE, what="pilot")
     rows = gathered.gather(resolved, out, reporter)
     staging.check_settings(rows.resolved, "A pilot")
     plan = _planned(rows, request, began, reporter)
@@ -97,7 +99,10 @@ def pilot(resolved: Resolved, request: Request, reporter: Reporter) -> dict[str,
     }
     text = configuration.given_as_toml(rows.resolved)
     files.write_text(out / following.SETTINGS, text)
-    record["next"] = [asdict(step) for step in following.steps(settings, record, out)]
+    steps = following.steps(settings, record, out)
+    record["next"] = [
+        {"why": step.why, "arguments": list(step.arguments)} for step in steps
+    ]
     files.write_json(out / RECORD, record)
     return record
 

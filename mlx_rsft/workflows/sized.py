@@ -146,8 +146,11 @@ def _too_little(
 
 
 def _told(size: Size) -> str:
-    seeds = "1 seed" if size.seeds == 1 else f"{size.seeds} seeds"
-    return f"{len(size.arms)} arms, {seeds}, {size.steps} steps"
+    return f"{len(size.arms)} arms, {_seeds(size)}, {size.steps} steps"
+
+
+def _seeds(size: Size) -> str:
+    return "1 seed" if size.seeds == 1 else f"{size.seeds} seeds"
 
 
 def settled(plan: dict[str, Any]) -> list[str]:
@@ -161,7 +164,7 @@ def settled(plan: dict[str, Any]) -> list[str]:
     ]
     lost: list[str] = []
     if size.seeds < wanted.seeds:
-        lost.append(f"{size.seeds} seeds instead of {wanted.seeds}")
+        lost.append(f"{_seeds(size)} instead of {wanted.seeds}")
     if dropped := wanted.arms[len(size.arms) :]:
         lost.append(f"without {', '.join(dropped)}")
     if size.steps < wanted.steps:
