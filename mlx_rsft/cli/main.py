@@ -67,7 +67,7 @@ class LazyGroup(click.Group):
 @click.group(
     cls=LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 88},
-    epilog="Start with: mlx-rsft train --model demo --data DIR --run-dir runs/first",
+    epilog="Start with: mlx-rsft pilot",
 )
 @click.version_option(__version__, prog_name="mlx-rsft")
 def group() -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,8 @@ from mlx_rsft.workflows.reporter import Reporter
 PLAIN = compare.PLAIN
 ROBUST = "dft:floor=0.1"
 """Beside what the probe recommends: full strength, and it still learns new formats."""
+NOISY = 0.1
+"""Share of rows that look mislabelled from which on that one is tried first."""
 PROBE_ROWS = 160
 SHARE = 0.85
 """Of the minutes; a measured step is no promise, and other programs want to run too."""
@@ -57,7 +59,7 @@ def plan(
     """
     resolved = gathered.resolved
     probed = _probed(resolved, named, out, reporter)
-    chosen = _arms(named, probed["recommended"])
+    chosen = _arms(named, probed)
     loading = time.monotonic()
     request = compare.Request(chosen, out / COMPARED, budget.SEEDS[0])
     stage = compare.prepare(resolved, replace(request, baseline=chosen[0]), reporter)
@@ -103,18 +105,22 @@ def _probed(
     page = probe_report.probe_page(record, found.shown(), found.telling)
     save_text(page, out / PROBED)
     advice = record["recommendation"]
-    reporter.note(f"probe: {advice['objective']}. {advice['reason']}")
+    suspects = len(found.suspects) if found.can_compare else 0
+    reporter.note(
+        f"probe: {advice['objective']}. {advice['reason']} {suspects} of "
+        f"{record['rows']} rows look mislabelled."
+    )
     return {
         "rows": record["rows"],
         "mean_p": record["mean_p"],
         "nll": record["nll"],
         "recommended": advice["objective"],
         "reason": advice["reason"],
-        "suspects": len(found.suspects) if found.can_compare else 0,
+        "suspects": suspects,
     }
 
 
-def _arms(named: Sequence[str], recommended: str) -> list[str]:
+def _arms(named: Sequence[str], probed: Mapping[str, Any]) -> list[str]:
     """The baseline, then the others by how much they are wanted."""
     if named:
         chosen = list(arms.parse(named))
@@ -125,8 +131,10 @@ def _arms(named: Sequence[str], recommended: str) -> list[str]:
                 hint=f"Name two or more, such as --arm {PLAIN} --arm {ROBUST}.",
             )
         return sorted(chosen, key=lambda name: name != PLAIN)
-    texts = dict.fromkeys([PLAIN, recommended, ROBUST])
-    return list(arms.parse(list(texts)))
+    others = [probed["recommended"], ROBUST]
+    if probed["suspects"] >= NOISY * probed["rows"]:
+        others.reverse()
+    return list(arms.parse(list(dict.fromkeys([PLAIN, *others]))))
 
 
 def _too_little(
