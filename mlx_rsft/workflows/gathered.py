@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import shutil
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,12 +16,13 @@ from mlx_rsft.data import source
 from mlx_rsft.data.demo import write_demo
 from mlx_rsft.data.source import TEST, TRAIN, VALID
 from mlx_rsft.data.splits import is_validation
-from mlx_rsft.errors import CheckFailed, DataError
+from mlx_rsft.errors import CheckFailed, DataError, RunError
 from mlx_rsft.workflows.check import check
 from mlx_rsft.workflows.reporter import Reporter
 from mlx_rsft.workflows.split import split
 
-FOLDER = "data"
+FOLDER, MADE = "data", "made.json"
+"""Rows that were made or cut here, and what from."""
 SHARES = {VALID: 0.1, TEST: 0.3}
 """Of a file without test rows: a verdict needs more of them than training lacks."""
 DEMO_ROWS, DEMO_TESTS, DEMO_WRONG = 160, 96, 0.3
@@ -81,15 +84,14 @@ def gather(resolved: Resolved, out: Path, reporter: Reporter) -> Gathered:
 
 
 def _demo(resolved: Resolved, out: Path) -> Resolved:
-    folder = out / FOLDER
-    if not folder.exists():
-        write_demo(
-            folder,
-            train_rows=DEMO_ROWS,
-            test_rows=DEMO_TESTS,
-            wrong_labels=DEMO_WRONG,
-            seed=resolved.config.seed,
-        )
+    folder, seed = out / FOLDER, resolved.config.seed
+    of = {"demo": [DEMO_ROWS, DEMO_TESTS, DEMO_WRONG, seed]}
+    sizes = {"train_rows": DEMO_ROWS, "test_rows": DEMO_TESTS}
+    _make(
+        out,
+        of,
+        lambda: write_demo(folder, **sizes, wrong_labels=DEMO_WRONG, seed=seed),
+    )
     mine = {k: v for k, v in DEMO_SETTINGS.items() if not resolved.is_given(k)}
     if resolved.is_given("training.epochs"):
         mine.pop("training.steps", None)
@@ -117,8 +119,13 @@ def _cut(
             hint=f"Cut its training rows alone: mlx-rsft data split "
             f"{next(iter(found[TRAIN]))} --valid 0 --test {SHARES[TEST]} --out DIR",
         )
-    if not folder.exists():
-        split(resolved, place, folder, reporter, shares=SHARES)
+    data = resolved.config.data
+    of = {
+        "cut": [files.sha256(path) for paths in found.values() for path in paths],
+        "as": [data.format, list(data.map), data.encoding, resolved.config.seed],
+        "shares": SHARES,
+    }
+    _make(out, of, lambda: split(resolved, place, folder, reporter, shares=SHARES))
     sentence = (
         f"There is no test split, so {place} is cut by the seed into train, valid "
         f"({SHARES[VALID]:.0%}) and test ({SHARES[TEST]:.0%}) rows in {folder}; none of "
@@ -126,6 +133,30 @@ def _cut(
     )
     given = {"data.source": str(folder), "data.map": (), "data.encoding": "auto"}
     return configuration.changed(resolved, given, "pilot"), sentence
+
+
+def _make(out: Path, of: Mapping[str, Any], make: Callable[[], object]) -> None:
+    """Make the rows, unless they are there; what they were made of lies beside them.
+
+    Raises:
+        RunError: If there are others.
+    """
+    place = out / MADE
+    if (out / FOLDER).exists():
+        if not place.exists() or json.loads(place.read_text(encoding="utf-8")) != of:
+            raise RunError(
+                "The rows that are here were not made of what is asked for now.",
+                where=str(out / FOLDER),
+                hint="Pass another --out.",
+            )
+        return
+    existed = out.exists()
+    files.write_json(place, of)
+    try:
+        make()
+    except BaseException:
+        shutil.rmtree(out) if not existed else place.unlink()
+        raise
 
 
 def _raise_if_hurt(report: Mapping[str, Any], resolved: Resolved) -> None:

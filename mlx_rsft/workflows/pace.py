@@ -15,13 +15,15 @@ from mlx_rsft.data.conversation import Example
 from mlx_rsft.data.source import TRAIN, VALID
 from mlx_rsft.evaluation import generate
 from mlx_rsft.models.trunk import Trunk
-from mlx_rsft.workflows import aftermath, compare, foreseen, standings
+from mlx_rsft.workflows import aftermath, foreseen, standings
 from mlx_rsft.workflows.arms import Stage
 from mlx_rsft.workflows.budget import Pace, Work
 from mlx_rsft.workflows.reporter import Reporter
 
 GENERAL_ROWS = 42
 """Bundled prompts that side effects are looked for on; a test holds this to the file."""
+LOOKS = 2
+"""So often a run looks at the valid split: half-way, and in the end."""
 TOKENS = 4
 """So many are written to see how long one takes."""
 
@@ -60,7 +62,7 @@ def work(stage: Stage) -> Work:
         batch=stage.resolved.config.training.batch_size,
         known=valid or min(train, standings.SAMPLE),
         valid=valid,
-        looks=compare.LOOKS,
+        looks=LOOKS,
         tests=sum(len(rows[name]) for name in stage.tests),
     )
 

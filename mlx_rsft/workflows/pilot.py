@@ -31,6 +31,7 @@ from mlx_rsft.workflows import (
     export,
     following,
     gathered,
+    pace,
     report,
     sized,
     staging,
@@ -38,7 +39,7 @@ from mlx_rsft.workflows import (
 from mlx_rsft.workflows.reporter import Reporter
 
 RECORD, PAGE, EXPORTED = "pilot.json", "report.html", "export"
-BEFORE = {gathered.FOLDER, sized.PROBED, sized.SUSPECTS}
+BEFORE = {gathered.FOLDER, gathered.MADE, sized.PROBED, sized.SUSPECTS}
 """What may be there before there is a plan."""
 TARGETS = ("mlx", "peft")
 
@@ -83,8 +84,6 @@ def pilot(resolved: Resolved, request: Request, reporter: Reporter) -> dict[str,
     if plan.get("finished"):
         reporter.note(f"This pilot is done already: {out / RECORD}.")
         return plan
-    for sentence in sized.settled(plan):
-        reporter.note(sentence)
     settings = sized.fitted(rows.resolved, plan)
     found = _compared(settings, plan, out, reporter)
     report.report(out / sized.COMPARED, out / PAGE, request.lang)
@@ -125,6 +124,7 @@ def _planned(
                 where=str(request.out),
                 hint="Pass another --out, or ask as before.",
             )
+        reporter.note(f"The plan of {plan['created']} holds: {sized.summary(plan)}.")
         return plan
     plan = sized.plan(rows, request.arms, request.out, request.minutes, began, reporter)
     plan = {key: finite(value) for key, value in plan.items()} | {"asked": asked}
@@ -149,7 +149,11 @@ def _compared(
 ) -> dict[str, Any]:
     size = plan["size"]
     asked = compare.Request(
-        size["arms"], out / sized.COMPARED, size["seeds"], size["arms"][0]
+        size["arms"],
+        out / sized.COMPARED,
+        size["seeds"],
+        size["arms"][0],
+        every=max(1, -(-size["steps"] // pace.LOOKS)),
     )
     return compare.compare(settings, asked, reporter)
 

@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,7 @@ def plan(
     size = budget.choose(names, wanted.steps, work, measured, left)
     if size is None:
         raise _too_little(wanted, work, measured, spent, minutes)
-    return {
+    found = {
         "version": __version__,
         "created": manifest.now(),
         "model": resolved.config.model.source,
@@ -93,6 +94,9 @@ def plan(
         "order": budget.ORDER,
         "spent_seconds": spent,
     }
+    for sentence in _settled(found):
+        reporter.note(sentence)
+    return found
 
 
 def _probed(
@@ -161,14 +165,20 @@ def _seeds(size: Size) -> str:
     return "1 seed" if size.seeds == 1 else f"{size.seeds} seeds"
 
 
-def settled(plan: dict[str, Any]) -> list[str]:
+def summary(plan: Mapping[str, Any]) -> str:
+    """What is compared, in a few words."""
+    size = _size(plan["size"])
+    return f"{_told(size)}: {', '.join(size.arms)}"
+
+
+def _settled(plan: Mapping[str, Any]) -> list[str]:
     """The sizing in sentences: what is done, when it ends, what was given up."""
     size, wanted = _size(plan["size"]), _size(plan["wanted"])
+    left = plan["size"]["seconds"]
+    end = datetime.now() + timedelta(seconds=left)
     said = [
-        f"{_told(size)}: {', '.join(size.arms)}; about "
-        f"{plan['size']['seconds'] / 60:.1f} minutes from here, "
-        f"{(plan['spent_seconds'] + plan['size']['seconds']) / 60:.1f} of "
-        f"{plan['minutes']:g} in all.",
+        f"{summary(plan)}; about {left / 60:.1f} minutes from here, until {end:%H:%M}, "
+        f"{(plan['spent_seconds'] + left) / 60:.1f} of {plan['minutes']:g} in all."
     ]
     lost: list[str] = []
     if size.seeds < wanted.seeds:
@@ -186,11 +196,11 @@ def settled(plan: dict[str, Any]) -> list[str]:
     return said
 
 
-def _size(record: dict[str, Any]) -> Size:
+def _size(record: Mapping[str, Any]) -> Size:
     return Size(tuple(record["arms"]), record["seeds"], record["steps"])
 
 
-def fitted(resolved: Resolved, plan: dict[str, Any]) -> Resolved:
+def fitted(resolved: Resolved, plan: Mapping[str, Any]) -> Resolved:
     """The settings with the steps that the plan has settled on."""
     steps = {"training.steps": plan["size"]["steps"]}
     sized = configuration.changed(resolved, steps, "pilot")

@@ -295,6 +295,19 @@ def test_one_file_is_cut_into_splits_and_that_is_said(tmp_path, tiny_folder):
     before = {path: path.read_bytes() for path in (out / "data").iterdir()}
     gathered.gather(_asked(tiny_folder, file), out, Silent())  # goes on with them
     assert before == {path: path.read_bytes() for path in (out / "data").iterdir()}
+    for other in (
+        _asked(tiny_folder, file, seed=1),
+        _asked(tiny_folder, _rows(file, 50)),
+    ):
+        with pytest.raises(RunError, match="not made of what is asked"):
+            gathered.gather(other, out, Silent())
+
+
+def test_a_file_that_cannot_be_cut_leaves_nothing(tmp_path, tiny_folder):
+    file = _rows(tmp_path / "cases.jsonl", 1)
+    with pytest.raises(DataError, match="would be empty"):
+        gathered.gather(_asked(tiny_folder, file), tmp_path / "out", Silent())
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_folder_with_a_train_split_alone_is_cut_too(tmp_path, tiny_folder):
