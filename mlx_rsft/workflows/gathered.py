@@ -25,7 +25,7 @@ FOLDER, MADE = "data", "made.json"
 """Rows that were made or cut here, and what from."""
 SHARES = {VALID: 0.1, TEST: 0.3}
 """Of a file without test rows: a verdict needs more of them than training lacks."""
-DEMO_ROWS, DEMO_TESTS, DEMO_WRONG = 160, 96, 0.3
+DEMO_ROWS, DEMO_TESTS, DEMO_WRONG = 320, 144, 0.3
 DEMO_MODEL = "demo"
 DEMO_SETTINGS: Mapping[str, object] = {
     "model.source": DEMO_MODEL,

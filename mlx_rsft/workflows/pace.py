@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
 
 from mlx_rsft import evaluation
 from mlx_rsft.data.batching import window
@@ -24,8 +23,8 @@ GENERAL_ROWS = 42
 """Bundled prompts that side effects are looked for on; a test holds this to the file."""
 LOOKS = 2
 """So often a run looks at the valid split: half-way, and in the end."""
-TOKENS = 4
-"""So many are written to see how long one takes."""
+WRITTEN, TOKENS = 4, 4
+"""So many answers are begun, and go on for so long, to see how long one takes."""
 
 
 def measured(stage: Stage, load_s: float, reporter: Reporter) -> Pace:
@@ -100,15 +99,15 @@ def _side(stage: Stage, rows: list[Example], whole_pass: float) -> float:
         whole_pass: Seconds of a row through all blocks.
     """
     stage.loaded.model.eval()
-    asked = (rows * aftermath.ROWS)[: aftermath.ROWS]
-    model, tokenizer = stage.loaded.model, stage.loaded.tokenizer
-    took = _seconds(lambda: _write(model, tokenizer, asked))
-    longest = max(row.num_supervised for row in rows)
+    some = rows[:WRITTEN]
+    first = _seconds(lambda: _write(stage, some, 1))
+    another = max(0.0, _seconds(lambda: _write(stage, some, 1 + TOKENS)) - first)
     limit = stage.resolved.config.evaluation.max_tokens
-    written = took / TOKENS * min(longest, limit)
+    longest = min(max(row.num_supervised for row in rows), limit)
+    written = first + another / TOKENS * (longest - 1)
     passes = 2 * GENERAL_ROWS + 3 * aftermath.ROWS
-    return passes * whole_pass + 2 * written
+    return passes * whole_pass + aftermath.ROWS / len(some) * written
 
 
-def _write(model: Any, tokenizer: Any, rows: list[Example]) -> None:
-    generate.answers(model, tokenizer, rows, TOKENS)
+def _write(stage: Stage, rows: list[Example], tokens: int) -> None:
+    generate.answers(stage.loaded.model, stage.loaded.tokenizer, rows, tokens)

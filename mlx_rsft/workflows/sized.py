@@ -30,7 +30,7 @@ ROBUST = "dft:floor=0.1"
 """Beside what the probe recommends: full strength, and it still learns new formats."""
 NOISY = 0.1
 """Share of rows that look mislabelled from which on that one is tried first."""
-PROBE_ROWS = 160
+PROBE_ROWS = 96
 SHARE = 0.85
 """Of the minutes; a measured step is no promise, and other programs want to run too."""
 COMPARED, PROBED, SUSPECTS = "compared", "probe.html", "suspects.csv"

@@ -11,8 +11,8 @@ from mlx_rsft.cli.main import group
 from mlx_rsft.config import FLAG, Layer
 from mlx_rsft.data.source import find_splits
 from mlx_rsft.errors import CheckFailed, ConfigError, DataError, Interrupted, RunError
-from mlx_rsft.evaluation import tokenwise
-from mlx_rsft.workflows import decided, gathered, pace, pilot
+from mlx_rsft.evaluation import general, tokenwise
+from mlx_rsft.workflows import decided, gathered, pace, pilot, sized
 from mlx_rsft.workflows.pilot import Request
 from mlx_rsft.workflows.reporter import Silent
 
@@ -238,6 +238,21 @@ def test_a_clear_winner_ends_with_go_and_a_clear_loser_with_no_go(
     objective = next(s for s in record["next"] if s["arguments"][0] == "train")
     assert winner in objective["arguments"]
     _parse(record)
+
+
+def test_where_many_rows_look_mislabelled_the_robust_arm_is_given_up_last():
+    def names(suspects, recommended="power:alpha=0.2"):
+        probed = {"recommended": recommended, "suspects": suspects, "rows": 100}
+        return sized._arms((), probed)
+
+    assert names(9) == ["sft", "power:alpha=0.2", "dft:floor=0.1"]
+    assert names(10) == ["sft", "dft:floor=0.1", "power:alpha=0.2"]
+    assert names(10, "sft") == ["sft", "dft:floor=0.1"]
+
+
+def test_side_effects_are_foreseen_for_as_many_prompts_as_are_bundled():
+    lines = general.FILE.read_text(encoding="utf-8").splitlines()
+    assert len(lines) == pace.GENERAL_ROWS
 
 
 def test_one_arm_alone_is_refused(tmp_path, tiny_folder, tiny_data):
