@@ -30,7 +30,7 @@ ROBUST = "dft:floor=0.1"
 """Beside what the probe recommends: full strength, and it still learns new formats."""
 NOISY = 0.1
 """Share of rows that look mislabelled from which on that one is tried first."""
-PROBE_ROWS = 96
+PROBE_ROWS = 256
 SHARE = 0.85
 """Of the minutes; a measured step is no promise, and other programs want to run too."""
 COMPARED, PROBED, SUSPECTS = "compared", "probe.html", "suspects.csv"
@@ -110,9 +110,11 @@ def _probed(
     save_text(page, out / PROBED)
     advice = record["recommendation"]
     suspects = len(found.suspects) if found.can_compare else 0
+    noisy = suspects >= NOISY * record["rows"]
+    first = f", so {ROBUST} is tried before it" if noisy else ""
     reporter.note(
         f"probe: {advice['objective']}. {advice['reason']} {suspects} of "
-        f"{record['rows']} rows look mislabelled."
+        f"{record['rows']} rows look mislabelled{first}."
     )
     return {
         "rows": record["rows"],
@@ -121,6 +123,7 @@ def _probed(
         "recommended": advice["objective"],
         "reason": advice["reason"],
         "suspects": suspects,
+        "noisy": noisy,
     }
 
 
@@ -136,7 +139,7 @@ def _arms(named: Sequence[str], probed: Mapping[str, Any]) -> list[str]:
             )
         return sorted(chosen, key=lambda name: name != PLAIN)
     others = [probed["recommended"], ROBUST]
-    if probed["suspects"] >= NOISY * probed["rows"]:
+    if probed["noisy"]:
         others.reverse()
     return list(arms.parse(list(dict.fromkeys([PLAIN, *others]))))
 

@@ -241,13 +241,12 @@ def test_a_clear_winner_ends_with_go_and_a_clear_loser_with_no_go(
 
 
 def test_where_many_rows_look_mislabelled_the_robust_arm_is_given_up_last():
-    def names(suspects, recommended="power:alpha=0.2"):
-        probed = {"recommended": recommended, "suspects": suspects, "rows": 100}
-        return sized._arms((), probed)
+    def names(noisy, recommended="power:alpha=0.2"):
+        return sized._arms((), {"recommended": recommended, "noisy": noisy})
 
-    assert names(9) == ["sft", "power:alpha=0.2", "dft:floor=0.1"]
-    assert names(10) == ["sft", "dft:floor=0.1", "power:alpha=0.2"]
-    assert names(10, "sft") == ["sft", "dft:floor=0.1"]
+    assert names(noisy=False) == ["sft", "power:alpha=0.2", "dft:floor=0.1"]
+    assert names(noisy=True) == ["sft", "dft:floor=0.1", "power:alpha=0.2"]
+    assert names(noisy=True, recommended="sft") == ["sft", "dft:floor=0.1"]
 
 
 def test_side_effects_are_foreseen_for_as_many_prompts_as_are_bundled():
