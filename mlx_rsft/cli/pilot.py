@@ -80,7 +80,7 @@ def command(
     Checks the rows, probes the bare model, measures a step, fits arms, seeds and steps
     into the minutes, trains and compares them, writes a page, and exports the winner,
     read back. Ends with go, no-go or not enough data, and commands to type next. Without
-    --model and --data it runs on the demo: 160 notes, three in ten of their answers
+    --model and --data it runs on the demo: 320 notes, three in ten of their answers
     wrong. Exit code 0 for go, 3 for the others and for an export that differs.
     """
     from mlx_rsft.workflows.pilot import Request, pilot

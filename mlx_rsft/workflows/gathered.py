@@ -25,14 +25,14 @@ FOLDER, MADE = "data", "made.json"
 """Rows that were made or cut here, and what from."""
 SHARES = {VALID: 0.1, TEST: 0.3}
 """Of a file without test rows: a verdict needs more of them than training lacks."""
-DEMO_ROWS, DEMO_TESTS, DEMO_WRONG = 160, 192, 0.3
+DEMO_ROWS, DEMO_TESTS, DEMO_WRONG = 320, 96, 0.3
 DEMO_MODEL = "demo"
 DEMO_SETTINGS: Mapping[str, object] = {
     "model.source": DEMO_MODEL,
     "adapter.layers": "last:6",
     "adapter.rank": 16,
     "optimizer.learning_rate": 3e-3,
-    "training.steps": 60,
+    "training.steps": 80,
 }
 """A rate for a small model, and steps enough to learn the wrong labels by heart."""
 TOLERATED = ("duplicate", "contradiction")
