@@ -15,6 +15,7 @@ from mlx_rsft.cli import console
 from mlx_rsft.errors import Interrupted, RsftError, nearest
 
 COMMANDS: dict[str, str] = {
+    "pilot": "The guided whole: does it pay on your data, and what to do.",
     "train": "Fine-tune a model on your rows.",
     "probe": "Look at your rows before training: what to use, what is wrong.",
     "plan": "Say whether a run fits, and what to change.",
@@ -66,7 +67,7 @@ class LazyGroup(click.Group):
 @click.group(
     cls=LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 88},
-    epilog="Start with: mlx-rsft train --model demo --data DIR --run-dir runs/first",
+    epilog="Start with: mlx-rsft pilot",
 )
 @click.version_option(__version__, prog_name="mlx-rsft")
 def group() -> None:

@@ -6,7 +6,7 @@ Rows are the units of sampling, not tokens; training seeds are a second level ab
 from mlx_rsft.stats.exact import holm, mcnemar, sign_test
 from mlx_rsft.stats.intervals import Z95, exponential, proportion, ratio
 from mlx_rsft.stats.paired import DRAWS, Difference, difference, influences
-from mlx_rsft.stats.power import detectable, rows_needed
+from mlx_rsft.stats.power import detectable, rows_needed, rows_to_rule_out
 
 __all__ = [
     "DRAWS",
@@ -21,5 +21,6 @@ __all__ = [
     "proportion",
     "ratio",
     "rows_needed",
+    "rows_to_rule_out",
     "sign_test",
 ]

@@ -19,6 +19,17 @@ def detectable(spread: float, n: int) -> float:
     return (Z_LEVEL + Z_POWER) * spread / math.sqrt(n) if n else math.nan
 
 
+def rows_to_rule_out(difference: float, spread: float, margin: float) -> int:
+    """So many rows would as often show that a true difference is below ``margin``.
+
+    Args:
+        difference: Below ``margin``.
+        spread: Standard deviation over rows of the paired difference.
+        margin: Above it.
+    """
+    return math.ceil(((Z_LEVEL + Z_POWER) * spread / (margin - difference)) ** 2)
+
+
 def rows_needed(difference: float, spread: float) -> int:
     """So many rows would show a true difference of this size as often as that."""
     return math.ceil(((Z_LEVEL + Z_POWER) * spread / difference) ** 2)

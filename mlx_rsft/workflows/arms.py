@@ -228,9 +228,13 @@ def train_one(stage: Stage, run: Run, reporter: Reporter) -> Run:
 
 
 def _run(stage: Stage, arm: str, seed: int, rate: float, *, tune: bool) -> Run:
-    middle = f"-rate{rate:g}" if tune else ""
-    name = f"{file_name(arm)}{middle}-seed{seed}"
+    name = run_name(arm, seed, f"-rate{rate:g}" if tune else "")
     return Run(arm, seed, rate, stage.out / "runs" / name)
+
+
+def run_name(arm: str, seed: int, middle: str = "") -> str:
+    """The folder of an arm's run from a seed."""
+    return f"{file_name(arm)}{middle}-seed{seed}"
 
 
 def file_name(text: str) -> str:

@@ -100,7 +100,7 @@ def prepare(resolved: Resolved, request: Request, reporter: Reporter) -> Stage:
         RsftError: Whatever is wrong with arms, settings, data, model or folder.
     """
     chosen, baseline = _checked(resolved, request)
-    resolved = _with_metrics(resolved)
+    resolved = with_metrics(resolved)
     config = resolved.config
     gauges = assemble.metrics(config)
     differences.check(gauges)
@@ -130,7 +130,7 @@ def _checked(resolved: Resolved, request: Request) -> tuple[Mapping[str, Any], s
         )
     chosen = arms.parse(request.arms)
     staging.check_folder(
-        request.out, mark="plan.json", aside=standings.BASE, what="comparison"
+        request.out, mark="plan.json", aside={standings.BASE}, what="comparison"
     )
     if not request.baseline:
         return chosen, PLAIN if PLAIN in chosen else next(iter(chosen))
@@ -144,7 +144,8 @@ def _checked(resolved: Resolved, request: Request) -> tuple[Mapping[str, Any], s
     return chosen, named
 
 
-def _with_metrics(resolved: Resolved) -> Resolved:
+def with_metrics(resolved: Resolved) -> Resolved:
+    """The settings, with the metrics of a comparison where none are named."""
     if resolved.config.evaluation.metrics:
         return resolved
     values = {"evaluation.metrics": METRICS}

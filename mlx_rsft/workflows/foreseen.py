@@ -12,6 +12,7 @@ from mlx_rsft import __version__, manifest
 from mlx_rsft.data.batching import window
 from mlx_rsft.data.source import TRAIN
 from mlx_rsft.evaluation import general
+from mlx_rsft.objectives import Objective
 from mlx_rsft.records import Metric
 from mlx_rsft.workflows import arms, assemble, halving, standings
 from mlx_rsft.workflows.arms import Stage
@@ -27,7 +28,7 @@ def plan(
     runs = sum(rung.trials for contest in contests for rung in contest.rungs)
     steps = sum(rung.trials * rung.steps for c in contests for rung in c.rungs)
     bare, scoring = _bare(stage, reporter)
-    step = _seconds_per_step(stage)
+    step = seconds_per_step(stage, next(iter(stage.arms.values())))
     (seed,) = stage.seeds
     return {
         "version": __version__,
@@ -87,15 +88,14 @@ def _bare(
     return found, time.perf_counter() - began
 
 
-def _seconds_per_step(stage: Stage) -> float:
-    """A step of the first arm, taken twice; the model is put back afterwards."""
+def seconds_per_step(stage: Stage, objective: Objective) -> float:
+    """A step of the first seed, taken twice; the model is put back afterwards."""
     config = stage.resolved.config
-    objective = next(iter(stage.arms.values()))
     stepper = assemble.stepper(
         stage.split, objective, stage.loaded, config, stage.trunk
     )
     rows = stage.splits.rows[TRAIN]
-    (seed,) = stage.seeds
+    seed = stage.seeds[0]
     chosen = [rows[n] for n in window(0, len(rows), config.training.batch_size, seed)]
     stage.loaded.model.train()
     stepper.references.refresh(0)

@@ -122,7 +122,7 @@ def _checked(
                 hint="Name others, such as exact_match,nll.",
             )
     objectives = arms.parse(request.arms or trials.ARMS)
-    staging.check_folder(request.out, mark=FILE, aside=FILE, what="search")
+    staging.check_folder(request.out, mark=FILE, aside={FILE}, what="search")
     return gauges, objectives
 
 

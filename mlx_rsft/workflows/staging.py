@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -65,13 +65,13 @@ def check_settings(resolved: Resolved, what: str) -> None:
     starting.refuse(resolved.config)
 
 
-def check_folder(out: Path, *, mark: str, aside: str, what: str) -> None:
+def check_folder(out: Path, *, mark: str, aside: Collection[str], what: str) -> None:
     """Raise RunError if a folder holds anything but what was begun here.
 
     Args:
         out: The folder.
         mark: The file that says what it is.
-        aside: A name that may be there before that file.
+        aside: Names that may be there before that file.
         what: A noun, for the message.
     """
     if out.exists() and not out.is_dir():
@@ -79,7 +79,7 @@ def check_folder(out: Path, *, mark: str, aside: str, what: str) -> None:
             "The folder is a file.", where=str(out), hint="Pass another --out."
         )
     inside = {path.name for path in out.iterdir()} if out.is_dir() else set[str]()
-    if inside - {aside} and mark not in inside:
+    if inside - set(aside) and mark not in inside:
         raise RunError(
             f"The folder holds something that is no {what}.",
             where=str(out),

@@ -27,6 +27,14 @@ def test_nothing_newer_than_bash_3_2_is_written(file):
     assert not re.search(newer, (ROOT / file).read_text())
 
 
+def test_quickstart_is_the_pilot_with_its_folder_in_the_clone(clone, tmp_path):
+    assert clone.run("scripts/quickstart").returncode == 0
+    assert clone.done()[-1] == "-m mlx_rsft pilot --out runs/pilot"
+    clone.run("scripts/quickstart", cwd=tmp_path)
+    out = clone.root / "runs" / "pilot"
+    assert clone.done() == [f"-m mlx_rsft pilot --out {out}"]
+
+
 def test_ci_runs_the_tests_and_the_check_though_the_tests_fail(clone):
     result = clone.run(".ci/run")
     assert result.returncode == 1

@@ -26,3 +26,13 @@ def test_a_difference_of_that_size_is_found_in_80_of_100_comparisons():
 def test_rows_needed_is_the_inverse_of_what_is_detectable():
     n = stats.rows_needed(0.05, 0.4)
     assert stats.detectable(0.4, n) <= 0.05 < stats.detectable(0.4, n - 1)
+
+
+def test_rows_to_rule_out_a_gain_rule_it_out_in_80_of_100_comparisons():
+    rng = np.random.default_rng(0)
+    n, ruled_out = stats.rows_to_rule_out(-0.05, 1.0, 0.2), 0
+    assert n == 126
+    for place in range(400):
+        values = -0.05 + rng.normal(size=(1, n))
+        ruled_out += stats.difference(values, seed=place, draws=1000).high < 0.2
+    assert 290 <= ruled_out <= 350

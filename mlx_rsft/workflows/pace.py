@@ -1,0 +1,113 @@
+"""How fast this machine is at a comparison, by doing a little of each kind of its work.
+
+Only training rows are read: no model has seen a test row when the size is settled.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from mlx_rsft import evaluation
+from mlx_rsft.data.batching import window
+from mlx_rsft.data.conversation import Example
+from mlx_rsft.data.source import TRAIN, VALID
+from mlx_rsft.evaluation import generate
+from mlx_rsft.models.trunk import Trunk
+from mlx_rsft.workflows import aftermath, foreseen, standings
+from mlx_rsft.workflows.arms import Stage
+from mlx_rsft.workflows.budget import Pace, Work
+from mlx_rsft.workflows.reporter import Reporter
+
+GENERAL_ROWS = 42
+"""Bundled prompts that side effects are looked for on; a test holds this to the file."""
+LOOKS = 2
+"""So often a run looks at the valid split: half-way, and in the end."""
+WRITTEN, TOKENS = 4, 4
+"""So many answers are begun, and go on for so long, to see how long one takes."""
+
+
+def measured(stage: Stage, load_s: float, reporter: Reporter) -> Pace:
+    """Try everything once on the rows of the first step.
+
+    Args:
+        stage: A comparison that is ready; its model is as before when this returns.
+        load_s: Seconds that making it ready took.
+        reporter: Told how far it is.
+    """
+    rows = _first_rows(stage)
+    with reporter.task("measure a step of each arm", len(stage.arms) + 2) as advance:
+        _score(stage, rows, stage.trunk)  # the first time is slower
+        score = _seconds(lambda: _score(stage, rows, stage.trunk)) / len(rows)
+        whole = _seconds(lambda: _score(stage, rows, None)) / len(rows)
+        advance(1)
+        step: dict[str, float] = {}
+        for name, objective in stage.arms.items():
+            step[name] = foreseen.seconds_per_step(stage, objective)
+            advance(1, f"{name} {step[name]:.2f} s")
+        side = _side(stage, rows, whole)
+        advance(1)
+    fill = max(0.0, whole - score) if stage.trunk else 0.0
+    return Pace(load_s, fill, step, score, side, load_s + side)
+
+
+def work(stage: Stage) -> Work:
+    """What there is to be done, in rows."""
+    rows = stage.splits.rows
+    valid = len(rows.get(VALID, ()))
+    train = len(rows[TRAIN])
+    return Work(
+        train=train,
+        batch=stage.resolved.config.training.batch_size,
+        known=valid or min(train, standings.SAMPLE),
+        valid=valid,
+        looks=LOOKS,
+        tests=sum(len(rows[name]) for name in stage.tests),
+    )
+
+
+def _first_rows(stage: Stage) -> list[Example]:
+    rows = stage.splits.rows[TRAIN]
+    size = stage.resolved.config.training.batch_size
+    return [rows[n] for n in window(0, len(rows), size, stage.seeds[0])]
+
+
+def _seconds(do: Callable[[], None]) -> float:
+    began = time.perf_counter()
+    do()
+    return time.perf_counter() - began
+
+
+def _score(stage: Stage, rows: list[Example], trunk: Trunk | None) -> None:
+    stage.loaded.model.eval()
+    evaluation.measure(
+        stage.split,
+        stage.loaded.tokenizer,
+        rows,
+        stage.gauges,
+        stage.resolved.config.evaluation.max_tokens,
+        trunk=trunk,
+    )
+
+
+def _side(stage: Stage, rows: list[Example], whole_pass: float) -> float:
+    """A look at side effects, from how long whole passes and written tokens take.
+
+    Args:
+        stage: The comparison.
+        rows: Some rows.
+        whole_pass: Seconds of a row through all blocks.
+    """
+    stage.loaded.model.eval()
+    some = rows[:WRITTEN]
+    first = _seconds(lambda: _write(stage, some, 1))
+    another = max(0.0, _seconds(lambda: _write(stage, some, 1 + TOKENS)) - first)
+    limit = stage.resolved.config.evaluation.max_tokens
+    longest = min(max(row.num_supervised for row in rows), limit)
+    written = first + another / TOKENS * (longest - 1)
+    passes = 2 * GENERAL_ROWS + 3 * aftermath.ROWS
+    return passes * whole_pass + aftermath.ROWS / len(some) * written
+
+
+def _write(stage: Stage, rows: list[Example], tokens: int) -> None:
+    generate.answers(stage.loaded.model, stage.loaded.tokenizer, rows, tokens)
