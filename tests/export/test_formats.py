@@ -78,7 +78,7 @@ def test_a_gguf_file_of_every_type_is_read_as_what_was_trained(
     assert kind.upper() in kinds
     verdict = verify.verify(live, product, verify.questions(live), "gguf")
     assert verdict.verified
-    assert verdict.max_difference <= 1e-3
+    assert verdict.gaps.largest <= 1e-3
     assert ("by choice" in verdict.note) == (kind != "f32")
 
 

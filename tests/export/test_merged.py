@@ -222,8 +222,8 @@ def test_a_gguf_made_from_a_folder_is_read_by_llama_cpp_alike(name, tmp_path, li
     path = gguf_merged.file(live, tmp_path, "f32")
     verdict = asked(live, path, "llama.cpp-model")
     # llama.cpp looks Gemma's GELU up in a table of float16.
-    assert verdict.max_difference < (0.05 if name == "gemma3" else 2e-3)
-    assert verdict.greedy_agreement == 1
+    assert verdict.gaps.largest < (0.05 if name == "gemma3" else 2e-3)
+    assert verdict.gaps.greedy_agreement == 1
 
 
 def asked(live, path, reader):
@@ -236,7 +236,7 @@ def test_rows_that_are_not_reordered_are_seen(tmp_path, live_of, monkeypatch):
     monkeypatch.setattr(gguf_tensors, "rotated", lambda values, heads: values)
     verdict = asked(live, gguf_merged.file(live, tmp_path, "f16"), "llama.cpp-model")
     assert not verdict.verified
-    assert verdict.max_difference > 0.1
+    assert verdict.gaps.largest > 0.1
 
 
 @pytest.mark.parametrize("kind", ["f16", "bf16", "q8_0", "q4_0"])
@@ -253,8 +253,8 @@ def test_every_type_holds_the_numbers_that_it_says(kind, tmp_path, live_of):
     rounded.load_weights(list(gguf_tensors.as_read(live, kind).items()))
     meant = replace(live, loaded=replace(live.loaded, model=rounded))
     verdict = asked(meant, path, "llama.cpp-model")
-    assert verdict.max_difference < 2e-3
-    assert verdict.greedy_agreement == 1
+    assert verdict.gaps.largest < 2e-3
+    assert verdict.gaps.greedy_agreement == 1
 
 
 def test_a_k_quant_needs_llama_quantize_and_uses_it(tmp_path, live_of, monkeypatch):
@@ -293,7 +293,7 @@ def test_the_demo_in_sixteen_bits_is_what_was_trained(demo_gguf, tmp_path, live_
     product = Product("gguf-merged", path)
     verdict = verify.verify(live, product, short, "llama.cpp-model")
     # What rounding to 16 bits does to the weights: 0.009 to 0.015 was seen.
-    assert verdict.max_difference <= 0.02
+    assert verdict.gaps.largest <= 0.02
     base, made = gguf_file.read(demo_gguf), gguf_file.read(path)
     held = base.metadata
     assert made.metadata == {**held, "general.file_type": 1}
