@@ -24,7 +24,12 @@ OF_FILE = {
     32: Limit(0.05, MEAN),
     7: Limit(0.02, DIVERGENCE),
 }
+"""By ``general.file_type``. Measured on trained and random adapters of SmolLM2-135M and
+Gemma 3 270M: in float16 a mean of 0.002 to 0.004 (and 0.026 at most), in bfloat16 0.018
+(0.26), in Q8_0 a divergence of 0.0006 to 0.0017."""
 FEW_BITS = Limit(1.0, DIVERGENCE)
+"""Q4_0 moves these small models by 0.27 and 0.65 all by itself, so that the limit finds
+files that are broken; whether the adapter is still there is judged by what it lost."""
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import mlx.core as mx
@@ -128,16 +128,18 @@ def verify(live: Live, product: Product, asked: Questions, reader: str) -> Verdi
         return Verdict(reader, None, note=f"skipped: {why}")
     limit = who.limit(live, product)
     notes: list[str] = []
-    outlives = True
+    chosen = None
     if product.meant:
         asked, chosen = _meant(live, product, asked)
         notes.append(_told(chosen))
-        outlives = rounding.outlives(chosen.lost)
     if who.rounded and live.model_type in ROUNDS_EMBEDDING:
         notes.append(LIKE_WITH_LIKE)
     with who.open(live, product) as opened:
         found = gaps.measure(opened.likely, asked)
-    holds = outlives and fits(found, limit)
+    holds = fits(found, limit)
+    if chosen:
+        found = replace(found, lost=chosen.lost)
+        holds = holds and rounding.outlives(chosen.lost)
     return Verdict(reader, holds, found, limit, "; ".join(notes))
 
 
