@@ -107,7 +107,7 @@ SCENARIOS: dict[str, Scenario] = {
     ),
     "b": Scenario(
         "every position learned, all blocks",
-        rows=32,
+        rows=64,
         prompt=0,
         answer=126,
         epochs=1,

@@ -45,6 +45,7 @@ from mlx.utils import tree_flatten, tree_map
 
 SCENARIO = "b"
 REPEATS, REPEATS_SHORT = 3, 1
+LONGEST = 2048
 Shape = tuple[int, int]
 
 
@@ -59,18 +60,19 @@ def main() -> None:
     work = work.as_short() if options.short else work
     with tempfile.TemporaryDirectory() as scratch:
         stepper, rows = prepared(work, Path(scratch))
-    found = measured(stepper, rows, REPEATS_SHORT if options.short else REPEATS)
+    step = rows[: work.batch_size]
+    found = measured(stepper, step, REPEATS_SHORT if options.short else REPEATS)
     found["machine"] = machine.device().as_record()
     print(json.dumps(found, indent=2) if options.json else as_text(found))
 
 
 def prepared(work: bench_work.Scenario, scratch: Path) -> tuple[Stepper, list[Example]]:
-    """The model with its adapter, and the rows of one step."""
+    """The model with its adapter, and all rows."""
     folder = bench_work.model_folder(work.model, scratch)
     job: bench_cost.Job = {
         "model": str(folder),
         "data": str(scratch / "data"),
-        "max_length": work.answer + 1,
+        "max_length": LONGEST,
         "objectives": ["sft"],
         "layers": work.layers,
         "epochs": 1,
@@ -87,7 +89,7 @@ def prepared(work: bench_work.Scenario, scratch: Path) -> tuple[Stepper, list[Ex
     split = SplitModel(loaded.model)
     assemble.fresh_adapter(loaded, config)
     stepper = assemble.stepper(split, build({"name": "sft"}), loaded, config)
-    return stepper, list(rows[: work.batch_size])
+    return stepper, list(rows)
 
 
 def measured(stepper: Stepper, rows: list[Example], repeats: int) -> dict[str, Any]:

@@ -146,15 +146,18 @@ def _split(targets: Sequence[str]) -> list[str]:
 
 
 def _show(entries: Sequence[dict[str, Any]], out: Path) -> None:
-    columns = ["target", "path", "reader", "verified", "apart", "allowed", "greedy"]
+    columns = ["target", "path", "reader", "verified", "judged by", "apart"]
+    columns += ["allowed", "lost", "greedy"]
     rows = [
         [
             entry["target"],
             str(out / entry["path"]),
             entry["reader"] or "",
             {True: "yes", False: "NO", None: entry["note"]}[entry["verified"]],
-            _number(entry["max_difference"], ".2g"),
+            entry["judged"] or "",
+            _number(entry["judged"] and entry[entry["judged"]], ".2g"),
             _number(entry["tolerance"], ".2g"),
+            _number(entry["lost"], ".1%"),
             _number(entry["greedy_agreement"], ".0%"),
         ]
         for entry in entries

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mlx_rsft.export import merging
 from mlx_rsft.export.live import Live
 from mlx_rsft.export.product import Product
 from mlx_rsft.models import gguf_file
@@ -154,7 +155,12 @@ def _front(live: Live, kind: _Kind) -> str:
 def _training(live: Live, story: Story) -> str:
     config = live.adapter_config
     held = config.get("lora_parameters", {})
-    facts = [f"method: {config['fine_tune_type']}"]
+    size = sum(value.size for value in merging.weights(live).values())
+    facts = [
+        f"tested at one size: {size / 1e6:,.1f} million parameters, "
+        f"{len(getattr(live.model, 'layers', ()))} blocks",
+        f"method: {config['fine_tune_type']}",
+    ]
     if held:
         facts.append(f"rank {held['rank']}, scale {held['scale']:g}")
     if told := story.manifest:
@@ -162,7 +168,8 @@ def _training(live: Live, story: Story) -> str:
         facts.append(f"objective: {objective}")
         result = told.get("result") or {}
         if "steps" in result:
-            facts.append(f"{result['steps']} steps, {result.get('tokens', 0)} tokens")
+            tokens = result.get("tokens", 0)
+            facts.append(f"{result['steps']} steps, {tokens} supervised tokens seen")
         versions = ", ".join(f"{k} {v}" for k, v in told["versions"].items())
         facts += [f"seed {told['seed']}", f"versions: {versions}"]
     return "## Training\n\n" + "\n".join(f"- {fact}" for fact in facts)
@@ -173,10 +180,14 @@ def _data(story: Story) -> str:
     if not splits:
         return "## Data\n\nNot known: the adapter came without its run."
     rows = [
-        f"| {name} | {split['rows']} | {', '.join(split['sha256'].values())} |"
+        f"| {name} | {split['rows']} | {split.get('supervised_tokens', UNKNOWN)} | "
+        f"{', '.join(split['sha256'].values())} |"
         for name, split in splits.items()
     ]
-    head = ["| split | rows | SHA-256 of the files |", "|---|---|---|"]
+    head = [
+        "| split | rows | supervised tokens | SHA-256 of the files |",
+        "|---|---|---|---|",
+    ]
     return "## Data\n\nNot part of these files.\n\n" + "\n".join([*head, *rows])
 
 
@@ -201,13 +212,20 @@ def _checks(product: Product, entries: Sequence[Mapping[str, Any]]) -> str:
         if entry["verified"] is None:
             lines.append(f"- {entry['note']}")
         else:
-            lines.append(
-                f"- {entry['reader']}: at most {entry['max_difference']:.2g} "
-                f"{entry['unit']} from the adapter as it was trained, "
-                f"{entry['tolerance']:.2g} allowed"
-            )
+            lines.append(f"- {entry['reader']}: {_figures(entry)}")
     lines += [f"- {note}" for note in product.notes]
     return "## Checks\n\n" + "\n".join(lines)
+
+
+def _figures(entry: Mapping[str, Any]) -> str:
+    names = ("max_difference", "mean_difference", "divergence")
+    said = {name: entry[name] for name in names if entry[name] is not None}
+    found = ", ".join(f"{name} {value:.2g}" for name, value in said.items())
+    lost = "" if entry["lost"] is None else f"; {entry['lost']:.1%} of its effect lost"
+    return (
+        f"{found} {entry['unit']} from the adapter as it was trained{lost}; "
+        f"{entry['judged']} of {entry['tolerance']:.2g} allowed"
+    )
 
 
 def folder(product: Product) -> Path:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mlx_rsft.export.live import Live
 from mlx_rsft.export.product import Product
-from mlx_rsft.export.reading import LIKELIEST, Row
+from mlx_rsft.export.reading import LIKELIEST, Limit, Row
 from mlx_rsft.models import fitted
 
 EXACT = 1e-3
@@ -65,10 +65,10 @@ def is_exact(live: Live) -> bool:
     return live.model(mx.array([[0]])).dtype == mx.float32
 
 
-def rounding(live: Live, product: Product) -> float:
-    """What the base model's own precision explains, nats."""
+def rounding(live: Live, product: Product) -> Limit:
+    """What the base model's own precision explains."""
     del product
-    return EXACT if is_exact(live) else HALF
+    return Limit(EXACT if is_exact(live) else HALF)
 
 
 def always(live: Live, product: Product) -> str:

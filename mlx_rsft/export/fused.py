@@ -38,7 +38,8 @@ def write(live: Live, folder: Path, choices: Choices) -> Product:
         tensors, table = rounding.rounded(
             tensors, kinds, rounding.unchanged(live, kinds)
         )
-        notes.append(rounding.check(live, tensors, kinds))
+        instead = "Leave --requantize out"
+        notes.append(rounding.check(live, tensors, kinds, "--requantize", instead))
     else:
         table = {}
         if found := rounding.held(live):

@@ -51,10 +51,16 @@ def write(live: Live, folder: Path, choices: Choices) -> Product:
 
 
 def notes(live: Live, kind: str) -> list[str]:
-    """What a type costs, where that is more than rounding to 16 bits."""
+    """What a type costs, where that is more than rounding to 16 bits.
+
+    Raises:
+        CheckFailed: If that takes away what the adapter does.
+    """
     if kind not in (gguf_tensors.COARSE, gguf_tensors.FINE):
         return []
-    return [rounding.cost(live, gguf_tensors.as_read(live, kind))]
+    rounded = gguf_tensors.as_read(live, kind)
+    instead = "Pass a --gguf-type of more bits"
+    return [rounding.check(live, rounded, {}, "--gguf-type", instead)]
 
 
 def file(live: Live, folder: Path, kind: str) -> Path:

@@ -24,7 +24,7 @@ from mlx_rsft.errors import MachineError
 from mlx_rsft.export.dense import is_exact
 from mlx_rsft.export.live import ROUNDS_EMBEDDING, Live
 from mlx_rsft.export.product import Product
-from mlx_rsft.export.reading import LIKELIEST, Row
+from mlx_rsft.export.reading import LIKELIEST, Limit, Row
 from mlx_rsft.models import gguf_file
 from mlx_rsft.models.gguf_blocks import as_floats
 
@@ -66,12 +66,12 @@ def missing(live: Live, product: Product) -> str:
     return ""
 
 
-def tolerance(live: Live, product: Product) -> float:
-    """By the base that it is given, and by what mlx-lm rounds, nats."""
+def limit(live: Live, product: Product) -> Limit:
+    """By the base that it is given, and by what mlx-lm rounds."""
     del product
     own = CLOSE if _small(live) else COARSE
     rounds = live.model_type in ROUNDS_EMBEDDING or not is_exact(live)
-    return max(own, ROUNDED) if rounds else own
+    return Limit(max(own, ROUNDED) if rounds else own)
 
 
 def _small(live: Live) -> bool:

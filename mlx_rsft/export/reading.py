@@ -22,11 +22,13 @@ class Row:
         tokens: The whole row.
         start: The first token that is predicted; those before it are the prompt.
         greedy: Whether it goes on as the live model answers by itself.
+        own: Whether it is one of the user's rows, and no bundled text.
     """
 
     tokens: tuple[int, ...]
     start: int
     greedy: bool
+    own: bool = False
 
 
 class Opened(Protocol):
@@ -41,6 +43,24 @@ class Opened(Protocol):
         ...
 
 
+LARGEST, MEAN, DIVERGENCE = "max_difference", "mean_difference", "divergence"
+"""Figures of ``export.json`` that a limit can be about."""
+
+
+class Limit(NamedTuple):
+    """What rounding explains, and by which figure a product is judged.
+
+    Attributes:
+        nats: The largest value that the figure may have.
+        of: ``LARGEST`` for numbers that are held as they are, ``MEAN`` for weights
+            rounded to 16 bits, ``DIVERGENCE`` for weights of fewer bits, of which the
+            adapter must outlive the rounding too.
+    """
+
+    nats: float
+    of: str = LARGEST
+
+
 class Reader(NamedTuple):
     """Someone who loads what was exported, and is asked what the live model was.
 
@@ -49,12 +69,12 @@ class Reader(NamedTuple):
         missing: Why it cannot read this product here, as a sentence; empty if it can.
         open: Loads the product for the length of a context. The live model's adapter
             may be off meanwhile: it has been asked before.
-        tolerance: The largest difference, in nats, that rounding explains.
+        limit: What rounding explains.
         rounded: Whether it is made to round the embeddings' factor as mlx-lm does.
     """
 
     summary: str
     missing: Callable[[Live, Product], str]
     open: Callable[[Live, Product], AbstractContextManager[Opened]]
-    tolerance: Callable[[Live, Product], float]
+    limit: Callable[[Live, Product], Limit]
     rounded: bool = False

@@ -158,40 +158,42 @@ def _as_table(kind: Kind) -> dict[str, Any]:
     return {"group_size": kind.group_size, "bits": kind.bits, "mode": kind.mode}
 
 
-def check(live: Live, tensors: Weights, chosen: Mapping[str, Kind]) -> str:
+def check(
+    live: Live, tensors: Weights, chosen: Mapping[str, Kind], flag: str, instead: str
+) -> str:
     """What quantising costs, in one sentence.
 
     Args:
         live: The adapter as it works.
-        tensors: The merged weights, quantised.
-        chosen: How, by module.
+        tensors: The merged weights, quantised; or as they come back from that.
+        chosen: How, by module; empty for whole weights.
+        flag: What the user chose it with.
+        instead: What to do instead.
 
     Raises:
         CheckFailed: If it takes away what the adapter does.
     """
     before, after, base = _divergences(live, tensors, chosen)
-    told = _told(before, after, base)
-    if after > MOST_SHARE * base:
+    told = (
+        f"mean divergence from the live adapter: {before:.2g} nats per token merged, "
+        f"{after:.2g} quantised again, {base:.2g} without the adapter"
+    )
+    if not outlives(after / base if base > 0 else None):
         raise CheckFailed(
             f"Quantising the merged weights takes the adapter away; {told}.",
-            where="--requantize",
-            hint=f"At most {MOST_SHARE:.0%} of the last is accepted. Leave "
-            "--requantize out, or write the adapter alone with --to mlx.",
+            where=flag,
+            hint=f"At most {MOST_SHARE:.0%} of the last is accepted. {instead}, or "
+            "write the adapter alone with --to mlx.",
         )
     return told
 
 
-def cost(live: Live, tensors: Weights) -> str:
-    """What rounding whole weights costs, in one sentence."""
-    before, after, base = _divergences(live, tensors, {})
-    return _told(before, after, base)
+def outlives(lost: float | None) -> bool:
+    """Whether an adapter that lost this share of its effect is still there.
 
-
-def _told(before: float, after: float, base: float) -> str:
-    return (
-        f"mean divergence from the live adapter: {before:.2g} nats per token merged, "
-        f"{after:.2g} quantised again, {base:.2g} without the adapter"
-    )
+    None stands for an adapter that changes nothing.
+    """
+    return lost is None or lost <= MOST_SHARE
 
 
 def _divergences(
@@ -206,7 +208,7 @@ def _divergences(
     for row in prompts.rows(live.tokenizer):
         wanted = dense.log_probs(live.model, row)
         others = [dense.log_probs(model, row) for model in (merged, quantised)]
-        with _without(live) as model:
+        with without(live) as model:
             others.append(dense.log_probs(model, row))
         gaps.append(np.stack([divergence(wanted, other) for other in others]))
     before, after, base = np.concatenate(gaps, axis=1).mean(axis=1)
@@ -238,7 +240,7 @@ def divergence(
 
 
 @contextmanager
-def _without(live: Live) -> Generator[nn.Module]:
+def without(live: Live) -> Generator[nn.Module]:
     """The base model; trained weights are read anew, for nothing else remembers them."""
     if live.is_full:
         yield load.load(ModelSettings(source=str(live.path))).model
@@ -264,6 +266,10 @@ def _merged(live: Live) -> nn.Module:
 def _built(model: Any, tensors: Weights, quantised: Mapping[str, Kind]) -> nn.Module:
     """Another model of the same class, with these weights; shares what is the same."""
     fresh: Any = type(model)(model.args)
+    for name in [name for name in fresh if name not in model]:
+        fresh.pop(name)  # as mlx-lm drops the head where the file has none
+    if hasattr(model, "tie_word_embeddings"):
+        fresh.tie_word_embeddings = model.tie_word_embeddings
 
     def choose(path: str, module: nn.Module) -> bool | dict[str, Any]:
         del module

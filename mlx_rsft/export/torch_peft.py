@@ -19,7 +19,7 @@ import numpy as np
 from mlx_rsft.export.dense import EXACT, HALF, bare, is_exact, likeliest
 from mlx_rsft.export.live import ROUNDS_EMBEDDING, Live, floats
 from mlx_rsft.export.product import Product
-from mlx_rsft.export.reading import Row
+from mlx_rsft.export.reading import Limit, Row
 from mlx_rsft.models.fitted import weight
 
 NEEDED = ("torch", "transformers", "peft")
@@ -39,10 +39,10 @@ def missing(live: Live, product: Product) -> str:
     return ""
 
 
-def tolerance(live: Live, product: Product) -> float:
-    """PEFT computes in float32 whatever the live model does, nats."""
+def limit(live: Live, product: Product) -> Limit:
+    """PEFT computes in float32 whatever the live model does."""
     del product
-    return EXACT if is_exact(live) else HALF
+    return Limit(EXACT if is_exact(live) else HALF)
 
 
 def _weights(model: nn.Module) -> Iterator[tuple[str, mx.array]]:
@@ -56,7 +56,9 @@ def _weights(model: nn.Module) -> Iterator[tuple[str, mx.array]]:
             yield f"{path}.{key}", weight(module) if plain else value
 
 
-class _Torch:
+class Torch:
+    """A model of transformers as it is read."""
+
     def __init__(self, model: Any) -> None:
         self._model = model
 
@@ -76,7 +78,7 @@ class _Torch:
 
 
 @contextmanager
-def read(live: Live, product: Product) -> Generator[_Torch]:
+def read(live: Live, product: Product) -> Generator[Torch]:
     """The adapter on a model of transformers, put there by PEFT."""
     import peft
 
@@ -84,7 +86,7 @@ def read(live: Live, product: Product) -> Generator[_Torch]:
         # PEFT makes idle adapters where a name fits and the file has none.
         warnings.simplefilter("ignore")
         under = base(live, model)
-        yield _Torch(peft.PeftModel.from_pretrained(under, str(product.path)).eval())
+        yield Torch(peft.PeftModel.from_pretrained(under, str(product.path)).eval())
 
 
 def base(live: Live, model: nn.Module) -> Any:

@@ -138,7 +138,8 @@ def _derived(render: Renderer) -> Turns:
     to_answer = _after(_between(long, USER, ANSWER), after_user)
     before_user = _after(_between(long, ANSWER, AGAIN), after_answer)
     if not before.endswith(before_user):
-        raise ValueError("a later user turn starts otherwise than the first")
+        # What only stands between turns ends the earlier one.
+        after_answer, before_user = after_answer + before_user, ""
     intro = before[: len(before) - len(before_user)]
     user, answer = (before_user, after_user), (to_answer, after_answer)
     system, place = _system(render, before_user)

@@ -6,21 +6,22 @@ rows. Then each reader loads its files and is asked the same.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import mlx.core as mx
-import numpy as np
-from numpy.typing import NDArray
 
 from mlx_rsft.data import templates
 from mlx_rsft.data.conversation import Example
+from mlx_rsft.export import gaps, prompts, rounding
 from mlx_rsft.export.dense import bare, likeliest, log_probs
+from mlx_rsft.export.gaps import Gaps, Questions
 from mlx_rsft.export.live import ROUNDS_EMBEDDING, Live, as_stored
 from mlx_rsft.export.product import Product
 from mlx_rsft.export.readers import READERS
-from mlx_rsft.export.reading import Opened, Row
+from mlx_rsft.export.reading import DIVERGENCE, LARGEST, MEAN, Limit, Row
 from mlx_rsft.models import stored
 
 PROMPTS = (
@@ -36,6 +37,11 @@ UNIT = "nats"
 LIKE_WITH_LIKE = "its embedding factor was rounded as mlx-lm rounds it"
 
 
+OVER_MEAN = 10
+"""Where a mean is judged, the largest difference may be this many times its limit: in
+16 bits it is 8 to 16 times the mean itself."""
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """What a reader made of a product.
@@ -43,52 +49,57 @@ class Verdict:
     Attributes:
         reader: The key in ``READERS``; None if nobody was asked.
         verified: None if the reader could not be asked, see ``note``.
-        max_difference: Largest difference of the log-probabilities of likely tokens
-            from the live model's, nats.
-        tolerance: The largest that rounding explains.
-        greedy_agreement: Share of the live model's greedy tokens that it writes too.
-        places: How many places it was asked about.
+        gaps: How far it is from the live model; None if it was not asked.
+        limit: What rounding explains.
     """
 
     reader: str | None
     verified: bool | None
-    max_difference: float | None = None
-    tolerance: float | None = None
-    greedy_agreement: float | None = None
-    places: int = 0
+    gaps: Gaps | None = None
+    limit: Limit | None = None
     note: str = ""
 
     def as_record(self) -> dict[str, Any]:
-        """Its part of an entry of ``export.json``."""
+        """Its part of an entry of ``export.json``; None for what is no number."""
+        found, limit = self.gaps, self.limit
         return {
             "reader": self.reader,
             "verified": self.verified,
-            "max_difference": self.max_difference,
-            "tolerance": self.tolerance,
+            "max_difference": _finite(found and found.largest),
+            "mean_difference": _finite(found and found.mean),
+            "divergence": _finite(found and found.divergence),
+            "lost": _finite(found and found.lost),
+            "judged": limit and limit.of,
+            "tolerance": limit and limit.nats,
             "unit": UNIT,
-            "greedy_agreement": self.greedy_agreement,
-            "places": self.places,
+            "greedy_agreement": found and found.greedy_agreement,
+            "places": found.places if found else 0,
             "note": self.note,
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Questions:
-    """Rows, and the live model's log-probabilities ``[places, V]`` of each."""
-
-    rows: Sequence[Row]
-    expected: Sequence[NDArray[np.float32]]
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
 
 
 def questions(live: Live, examples: Sequence[Example] = ()) -> Questions:
-    """Ask the live model: bundled prompts that it answers itself, and rows of the user."""
+    """Ask the live model: prompts that it answers itself, texts, and rows of the user."""
     rows = [_answered(live, prompt) for prompt in PROMPTS]
+    rows += prompts.rows(live.tokenizer)
     short = [e for e in examples if len(e.prompt) + ANSWER_TOKENS <= MOST_TOKENS]
     for example in short[:MOST_ROWS]:
         start, stop = example.spans[-1]
         end = min(stop, start + ANSWER_TOKENS)
-        rows.append(Row(tuple(example.tokens[:end]), start, greedy=False))
-    return Questions(rows, [log_probs(live.model, row) for row in rows])
+        rows.append(Row(tuple(example.tokens[:end]), start, greedy=False, own=True))
+    return of_rows(live, rows)
+
+
+def of_rows(live: Live, rows: Sequence[Row]) -> Questions:
+    """Ask the live model, and the base model, about rows."""
+    expected = [log_probs(live.model, row) for row in rows]
+    with rounding.without(live) as base:
+        effect = gaps.effect(rows, expected, lambda row: log_probs(base, row))
+    return Questions(rows, expected, effect)
 
 
 def _answered(live: Live, prompt: str) -> Row:
@@ -115,54 +126,49 @@ def verify(live: Live, product: Product, asked: Questions, reader: str) -> Verdi
     who = READERS[reader]
     if why := who.missing(live, product):
         return Verdict(reader, None, note=f"skipped: {why}")
-    tolerance = who.tolerance(live, product)
-    chosen = ""
+    limit = who.limit(live, product)
+    notes: list[str] = []
+    chosen = None
     if product.meant:
-        meant = _meant(live, product, asked)
-        chosen = f"it is {away(meant, asked):.2g} {UNIT} from the live model, by choice"
-        asked = meant
+        asked, chosen = _meant(live, product, asked)
+        notes.append(_told(chosen))
     if who.rounded and live.model_type in ROUNDS_EMBEDDING:
-        chosen = "; ".join([*filter(None, [chosen]), LIKE_WITH_LIKE])
+        notes.append(LIKE_WITH_LIKE)
     with who.open(live, product) as opened:
-        return replace(_compared(opened, asked, reader, tolerance), note=chosen)
+        found = gaps.measure(opened.likely, asked)
+    holds = fits(found, limit)
+    if chosen:
+        found = replace(found, lost=chosen.lost)
+        holds = holds and rounding.outlives(chosen.lost)
+    return Verdict(reader, holds, found, limit, "; ".join(notes))
 
 
-def _meant(live: Live, product: Product, asked: Questions) -> Questions:
-    """The same rows, answered by the model with the factors that a product holds."""
+def fits(found: Gaps, limit: Limit) -> bool:
+    """Whether rounding explains what was found; what is no number it does not."""
+    judged = {
+        LARGEST: found.largest <= limit.nats,
+        MEAN: found.mean <= limit.nats and found.largest <= OVER_MEAN * limit.nats,
+        DIVERGENCE: found.divergence <= limit.nats and rounding.outlives(found.lost),
+    }
+    return found.places > 0 and judged[limit.of]
+
+
+def _meant(live: Live, product: Product, asked: Questions) -> tuple[Questions, Gaps]:
+    """The same rows, answered by the model with the factors that a product holds.
+
+    And how far that is from the live model.
+    """
     with bare(live) as model:
         stored.put_on(model, as_stored(product.meant), product.path)
         found = [log_probs(model.eval(), row) for row in asked.rows]
-    return Questions(asked.rows, found)
+    by_row = dict(zip(asked.rows, found, strict=True))
+
+    def answers(row: Row) -> Iterator[tuple[int, Mapping[int, float]]]:
+        return likeliest(row, by_row[row])
+
+    return Questions(asked.rows, found), gaps.measure(answers, asked)
 
 
-def away(meant: Questions, asked: Questions) -> float:
-    """How far two answers are apart on the tokens that are likely in the second."""
-    pairs = zip(asked.rows, meant.expected, asked.expected, strict=True)
-    return max(
-        _apart(seen, other[place - row.start])
-        for row, other, live in pairs
-        for place, seen in likeliest(row, live)
-    )
-
-
-def _compared(
-    opened: Opened, asked: Questions, reader: str, tolerance: float
-) -> Verdict:
-    worst, places, greedy, same = 0.0, 0, 0, 0
-    for row, expected in zip(asked.rows, asked.expected, strict=True):
-        for place, seen in opened.likely(row):
-            places += 1
-            worst = max(worst, _apart(seen, expected[place - row.start]))
-            if row.greedy:
-                same += max(seen, key=lambda token: seen[token]) == row.tokens[place]
-        greedy += len(row.tokens) - row.start if row.greedy else 0
-    fits = bool(worst <= tolerance) and places > 0  # NaN does not
-    agreed = same / greedy if greedy else None  # it may end each answer at once
-    return Verdict(reader, fits, worst, tolerance, agreed, places)
-
-
-def _apart(seen: Mapping[int, float], expected: NDArray[np.float32]) -> float:
-    """The largest difference at one place; infinite if any is not a number."""
-    tokens = list(seen)
-    apart = np.abs(np.array([seen[t] for t in tokens]) - expected[tokens]).max()
-    return float(apart) if np.isfinite(apart) else float("inf")
+def _told(chosen: Gaps) -> str:
+    lost = "" if chosen.lost is None else f", {chosen.lost:.1%} of its effect"
+    return f"it is {chosen.largest:.2g} {UNIT} from the live model{lost}, by choice"

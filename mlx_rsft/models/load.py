@@ -55,6 +55,8 @@ class LoadedModel:
         }
 
 
+WITHOUT_WINDOW = ("gemma2",)
+"""Families whose sliding windows mlx-lm leaves out: every block sees everything."""
 TOKENIZER = (
     *("tokenizer*", "*.jinja", "*vocab*", "merges.txt", "special_tokens_map.json"),
     *("added_tokens.json", "config.json", "generation_config.json"),
@@ -110,6 +112,8 @@ def _lazy(settings: ModelSettings, report: Report | None) -> LoadedModel:
     model.freeze()
     model.eval()
     notes = [_corrected(config, corrections)] if corrections else []
+    if window := window_left_out(config):
+        notes.append(without_window(window))
     return LoadedModel(
         model, encoder, folder, settings.source, precision, (*notes, *said)
     )
@@ -122,6 +126,15 @@ def _corrected(config: Mapping[str, Any], corrections: Mapping[str, Any]) -> str
     )
 
 
+def without_window(window: int) -> str:
+    """What is to be known of a model whose sliding window is left out."""
+    return (
+        "mlx-lm runs this model without its sliding window, so texts of more than "
+        f"{window} tokens are attended otherwise than it was made for; keep rows and "
+        "prompts shorter."
+    )
+
+
 def context_length(folder: Path) -> int | None:
     """The longest text, in tokens, that a model says it was made for."""
     config = read_config(folder)
@@ -129,7 +142,20 @@ def context_length(folder: Path) -> int | None:
     for table in (config, inner if isinstance(inner, dict) else {}):
         length = table.get("max_position_embeddings")
         if isinstance(length, int) and length > 0:
-            return length
+            return min(length, window_left_out(config) or length)
+    return None
+
+
+def window_left_out(config: Mapping[str, Any]) -> int | None:
+    """The sliding window of a model that mlx-lm runs without one, in tokens.
+
+    None where it has one, or where the model takes no longer texts anyway.
+    """
+    if config.get("model_type") not in WITHOUT_WINDOW:
+        return None
+    window, most = config.get("sliding_window"), config.get("max_position_embeddings")
+    if isinstance(window, int) and isinstance(most, int) and window < most:
+        return window
     return None
 
 

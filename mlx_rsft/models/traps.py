@@ -51,6 +51,9 @@ def look(folder: Path) -> list[Finding]:
             )
         )
     findings.append(_rounding(config, names))
+    if window := load.window_left_out(config):
+        said, advice = load.without_window(window), f"--max-length {window}"
+        findings.append(Finding("note", "window", said, advice))
     if names and not any("lm_head" in name for name in names):
         findings.append(_tied())
     return findings

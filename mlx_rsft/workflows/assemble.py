@@ -47,7 +47,11 @@ class Splits:
         return {
             "source": source_name,
             "splits": {
-                name: {"rows": len(rows), "sha256": dict(self.files[name])}
+                name: {
+                    "rows": len(rows),
+                    "supervised_tokens": sum(row.num_supervised for row in rows),
+                    "sha256": dict(self.files[name]),
+                }
                 for name, rows in self.rows.items()
             },
         }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -112,8 +112,7 @@ def raise_unless_verified(entries: Entries, out: Path) -> None:
         [
             CheckFailed(
                 f"{entry['reader']} reads {entry['target']} otherwise than the live "
-                f"model: {entry['max_difference']:.3g} {entry['unit']} apart, "
-                f"{entry['tolerance']:.3g} allowed.",
+                f"model: {_figures(entry)}.",
                 where=str(out / entry["path"]),
                 hint="Do not use it.",
             )
@@ -121,6 +120,15 @@ def raise_unless_verified(entries: Entries, out: Path) -> None:
             if entry["verified"] is False
         ]
     )
+
+
+def _figures(entry: Mapping[str, Any]) -> str:
+    found = entry[entry["judged"]]
+    told = "what it answers is no number" if found is None else f"{found:.3g}"
+    allowed = f"{entry['tolerance']:.3g} {entry['unit']} allowed"
+    lost = entry["lost"] or 0
+    gone = f", and {lost:.0%} of the adapter's effect is lost" if lost > 0 else ""
+    return f"{entry['judged']} {told}, {allowed}{gone}"
 
 
 def check_targets(targets: Sequence[str]) -> None:

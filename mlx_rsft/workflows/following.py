@@ -15,7 +15,7 @@ from mlx_rsft.data.source import TRAIN, VALID
 from mlx_rsft.data.splits import is_validation
 from mlx_rsft.evaluation.verdict import GO, NO_GO
 from mlx_rsft.rundir import RunDir
-from mlx_rsft.workflows import assemble, sized
+from mlx_rsft.workflows import assemble, rendering, sized
 
 SETTINGS = "settings.toml"
 
@@ -71,7 +71,7 @@ def _question(resolved: Resolved) -> str:
     tests = [name for name in found if name != TRAIN and not is_validation(name)]
     paths = found[tests[-1]]
     row = next(
-        iter(formats.split_conversations(paths, *assemble.reading(resolved.config)))
+        iter(formats.split_conversations(paths, *rendering.reading(resolved.config)))
     )
     if not isinstance(row, Conversation) or row.tools:
         return ""

@@ -8,7 +8,7 @@ import pytest
 
 from mlx_rsft import testing
 from mlx_rsft.errors import ConfigError
-from mlx_rsft.export import EXPORTERS, stacks, verify
+from mlx_rsft.export import EXPORTERS, rounding, stacks, verify
 from mlx_rsft.export.gguf_lora import TYPES
 from mlx_rsft.export.live import factors
 from mlx_rsft.export.product import Choices
@@ -78,7 +78,7 @@ def test_a_gguf_file_of_every_type_is_read_as_what_was_trained(
     assert kind.upper() in kinds
     verdict = verify.verify(live, product, verify.questions(live), "gguf")
     assert verdict.verified
-    assert verdict.max_difference <= 1e-3
+    assert verdict.gaps.largest <= 1e-3
     assert ("by choice" in verdict.note) == (kind != "f32")
 
 
@@ -115,11 +115,17 @@ def test_a_dora_is_refused_by_gguf_unless_its_nearest_lora_is_asked_for(
     live = tiny_live(method="dora")
     with pytest.raises(ConfigError, match=r"gguf-merged.*--dora-as-lora"):
         EXPORTERS["gguf"].write(live, tmp_path, Choices())
-    product = EXPORTERS["gguf"].write(live, tmp_path, Choices(dora_as_lora=3))
-    assert "of rank 3" in product.notes[0]
-    verdict = verify.verify(live, product, verify.questions(live), "gguf")
+    asked = verify.questions(live)
+    product = EXPORTERS["gguf"].write(live, tmp_path, Choices(dora_as_lora=16))
+    assert "of rank 16" in product.notes[0]
+    verdict = verify.verify(live, product, asked, "gguf")
     assert verdict.verified
-    assert "from the live model, by choice" in verdict.note
+    assert "of its effect, by choice" in verdict.note
+    few = EXPORTERS["gguf"].write(live, tmp_path, Choices(dora_as_lora=1))
+    verdict = verify.verify(live, few, asked, "gguf")
+    assert verdict.gaps.largest <= 1e-3  # the file holds what was meant
+    assert verdict.gaps.lost > rounding.MOST_SHARE  # which is too little
+    assert not verdict.verified
 
 
 def test_a_lora_of_full_rank_is_the_dora_and_a_lower_rank_loses_what_it_says(tiny_live):

@@ -26,7 +26,7 @@ from mlx_rsft.export import (
 from mlx_rsft.export.dense import log_probs
 from mlx_rsft.export.product import Choices, Product
 from mlx_rsft.export.reading import Row
-from mlx_rsft.models import gguf_file, load
+from mlx_rsft.models import fitted, gguf_file, load
 from mlx_rsft.settings import ModelSettings
 
 TOKENS = mx.array([[7, 33, 90, 4, 61, 200, 15, 44]])
@@ -185,8 +185,11 @@ def tokenizer():
     """The byte tokenizer with one merge, since llama.cpp wants some."""
     made = testing.byte_tokenizer()
     record = json.loads(made.backend_tokenizer.to_str())
-    record["model"]["vocab"]["th"] = testing.VOCABULARY
+    record["model"]["vocab"]["th"] = len(record["model"]["vocab"])
     record["model"]["merges"] = [["t", "h"]]
+    for token in record["added_tokens"]:
+        token["id"] += 1
+    made._eos_token_ids = {testing.VOCABULARY}
     made._tokenizer._tokenizer = Tokenizer.from_str(json.dumps(record))
     return made
 
@@ -236,8 +239,8 @@ def test_a_gguf_made_from_a_folder_is_read_by_llama_cpp_alike(
     path = gguf_merged.file(live, tmp_path, "f32")
     verdict = asked(live, path)
     # llama.cpp looks Gemma's GELU up in a table of float16.
-    assert verdict.max_difference < (0.05 if name == "gemma3" else 2e-3)
-    assert verdict.greedy_agreement == 1
+    assert verdict.gaps.largest < (0.05 if name == "gemma3" else 2e-3)
+    assert verdict.gaps.greedy_agreement == 1
 
 
 def test_rows_that_are_not_reordered_are_seen(tmp_path, live_of, asked, monkeypatch):
@@ -245,7 +248,7 @@ def test_rows_that_are_not_reordered_are_seen(tmp_path, live_of, asked, monkeypa
     monkeypatch.setattr(gguf_tensors, "rotated", lambda values, heads: values)
     verdict = asked(live, gguf_merged.file(live, tmp_path, "f16"))
     assert not verdict.verified
-    assert verdict.max_difference > 0.1
+    assert verdict.gaps.largest > 0.1
 
 
 @pytest.mark.parametrize("kind", ["f16", "bf16", "q8_0", "q4_0"])
@@ -262,8 +265,31 @@ def test_every_type_holds_the_numbers_that_it_says(kind, tmp_path, live_of, aske
     rounded.load_weights(list(gguf_tensors.as_read(live, kind).items()))
     meant = replace(live, loaded=replace(live.loaded, model=rounded))
     verdict = asked(meant, path)
-    assert verdict.max_difference < 2e-3
-    assert verdict.greedy_agreement == 1
+    assert verdict.gaps.largest < 2e-3
+    assert verdict.gaps.greedy_agreement == 1
+
+
+@pytest.mark.parametrize("name", ["qwen3", "gemma3"])  # a head of its own; tied
+def test_few_bits_are_judged_by_what_is_left_of_the_adapter(
+    name, tmp_path, live_of, asked
+):
+    live = family_live(name, tmp_path, live_of)
+    product = gguf_merged.write(live, tmp_path, Choices(merged_type="q8_0"))
+    assert "quantised again" in product.notes[0]
+    verdict = asked(live, product.path, "gguf-model")
+    assert verdict.limit.of == "divergence"
+    assert 0 < verdict.gaps.lost < 0.05
+    if name != "gemma3":  # whose random weights diverge more than any trained ones
+        assert verdict.verified
+    for place in fitted.places(live.model):
+        place.module.lora_b = place.module.lora_b * 1e-3
+    with pytest.raises(CheckFailed, match="takes the adapter away") as caught:
+        gguf_merged.write(live, tmp_path, Choices(merged_type="q4_0"))
+    assert caught.value.where == "--gguf-type"
+    # A file that came about all the same, as by llama-quantize, fails with its reader.
+    verdict = asked(live, product.path, "gguf-model")
+    assert verdict.gaps.lost > rounding.MOST_SHARE
+    assert not verdict.verified
 
 
 def test_a_k_quant_needs_llama_quantize_and_uses_it(tmp_path, live_of, monkeypatch):
@@ -271,11 +297,18 @@ def test_a_k_quant_needs_llama_quantize_and_uses_it(tmp_path, live_of, monkeypat
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(MachineError, match="llama-quantize"):
         gguf_merged.file(live, tmp_path, "q4_k_m")
-    program = tmp_path / "llama-quantize"
-    program.write_text('#!/bin/sh\n[ "$3" = Q4_K_M ] && /bin/cp "$1" "$2"\n')
+    # A stand-in: writes down what it is given, and copies.
+    program, given = tmp_path / "llama-quantize", tmp_path / "given"
+    program.write_text(f'#!/bin/sh\necho "$@" > {given}\n/bin/cp "$1" "$2"\n')
     program.chmod(0o755)
-    path = gguf_merged.file(live, tmp_path, "q4_k_m")
-    assert [found.name for found in tmp_path.glob("*.gguf")] == [path.name]
+    product = gguf_merged.write(live, tmp_path, Choices(merged_type="q4_k_m"))
+    whole = tmp_path / "name-f32.gguf"
+    assert given.read_text().split() == [str(whole), str(product.path), "Q4_K_M"]
+    assert gguf.GGUFReader(product.path).fields["general.file_type"].contents() == 0
+    assert [found.name for found in tmp_path.glob("*.gguf")] == [product.path.name]
+    program.write_text("#!/bin/sh\necho no such type >&2\nexit 1\n")
+    with pytest.raises(MachineError, match=r"failed \(1\): no such type"):
+        gguf_merged.file(live, tmp_path, "q4_k_m")
 
 
 def test_an_unknown_family_is_refused_by_name(live_of, tmp_path):
@@ -302,7 +335,7 @@ def test_the_demo_in_sixteen_bits_is_what_was_trained(demo_gguf, tmp_path, live_
     product = Product("gguf-merged", path)
     verdict = verify.verify(live, product, short, "llama.cpp-model")
     # What rounding to 16 bits does to the weights: 0.009 to 0.015 was seen.
-    assert verdict.max_difference <= 0.02
+    assert verdict.gaps.largest <= 0.02
     base, made = gguf_file.read(demo_gguf), gguf_file.read(path)
     held = base.metadata
     assert made.metadata == {**held, "general.file_type": 1}

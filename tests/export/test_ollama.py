@@ -3,6 +3,7 @@
 import pytest
 
 from mlx_rsft import testing
+from mlx_rsft.data import templates
 from mlx_rsft.errors import ConfigError
 from mlx_rsft.export import go_template, ollama, turns
 
@@ -44,6 +45,7 @@ NO_SYSTEM = (
     "<end_of_turn>\n{% endfor %}"
     "{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}"
 )
+PLAIN = templates.PLAIN_TEMPLATE.replace("first_token", "''")
 TALK = [
     {"role": "user", "content": "Is it hot?"},
     {"role": "assistant", "content": "Yes."},
@@ -68,6 +70,7 @@ def tokenizer(template):
         (PHI3, "Phi 3", turns.OWN),
         (DEFAULTED, "ChatML", turns.OWN),
         (NO_SYSTEM, "Gemma", turns.NONE),
+        (PLAIN, "Phi 3", turns.FIRST),
     ],
 )
 def test_the_template_asks_in_the_words_of_the_chat_template(template, family, place):

@@ -1,6 +1,7 @@
 """Cards and uploads: nothing private in any file, nothing unverified on the Hub."""
 
 import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import ClassVar
@@ -9,13 +10,13 @@ import huggingface_hub
 import pytest
 from click.testing import CliRunner
 
+from mlx_rsft import testing
 from mlx_rsft.cli.main import group
 from mlx_rsft.errors import CheckFailed, ConfigError, RunError
 from mlx_rsft.export import EXPORTERS, card
 from mlx_rsft.workflows import publish
 
-SECRET = "zirconium"
-WHOLE = "fused,lmstudio,mlx,peft"
+SECRET, TOKEN = "zirconium", "hf_abcdefghijklmnop"
 
 
 class Silent:
@@ -23,10 +24,25 @@ class Silent:
         self.said = text
 
 
+def model_with_a_merge(folder):
+    """A tiny model whose byte tokenizer has one merge, since llama.cpp wants some."""
+    ends = testing.VOCABULARY
+    testing.write_tiny_model(folder, vocab_size=ends + 1, eos_token_id=ends)
+    path = folder / "tokenizer.json"
+    record = json.loads(path.read_text())
+    record["model"]["vocab"]["th"] = len(record["model"]["vocab"])
+    record["model"]["merges"] = [["t", "h"]]
+    for token in record["added_tokens"]:
+        token["id"] += 1
+    path.write_text(json.dumps(record))
+    return folder
+
+
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory, tiny_folder):
-    """A run on rows with a secret word, and what was exported of it."""
+def exported(tmp_path_factory):
+    """A run on rows with a secret word, and what was exported of it, to every target."""
     home = tmp_path_factory.mktemp("published")
+    tiny_folder = model_with_a_merge(home / "base")
     for split in ("train", "valid"):
         rows = [
             {"prompt": f"{SECRET} {n}", "completion": f"{SECRET} is {n}"}
@@ -38,9 +54,10 @@ def exported(tmp_path_factory, tiny_folder):
     run, out = home / "run", home / "out"
     common = ["--model", str(tiny_folder), "--data", str(home / "data")]
     train = ["train", *common, "--objective", "sft", "--steps", "2", "--layers", "all"]
-    export = ["export", str(run), "--to", WHOLE, "--out", str(out)]
+    export = ["export", str(run), "--to", ",".join(EXPORTERS), "--out", str(out)]
     for command in ([*train, "--run-dir", str(run)], export):
-        done = CliRunner().invoke(group, command, catch_exceptions=False)
+        runner = CliRunner(env={"HF_TOKEN": TOKEN})
+        done = runner.invoke(group, command, catch_exceptions=False)
         assert done.exit_code == 0, done.output
     return out
 
@@ -56,19 +73,25 @@ def test_a_card_tells_base_licence_data_and_intervals(exported):
     assert "base_model_relation: finetune\n" in front
     assert "# license: unknown: check\n" in front
     assert "pipeline_tag: text-generation\n" in front
-    assert "| valid | 6 | " in text
+    assert re.search(r"\| train \| 6 \| [1-9]\d+ \| [0-9a-f]{64} \|", text)
+    assert re.search(r"\| valid \| 6 \| [1-9]\d+ \| [0-9a-f]{64} \|", text)
+    assert "2 steps, " in text
+    assert re.search(r"tested at one size: 0\.0 million parameters, 3 blocks", text)
     assert "| valid | nll | " in text
     assert "Side effects beside the task were not measured." in text
-    assert "mlx-lm-model: at most" in text
+    assert "mlx-lm-model: max_difference" in text
 
 
-def test_no_exported_file_names_a_path_or_holds_a_row(exported, tiny_folder):
+def test_no_file_of_any_target_names_a_path_or_a_token_or_holds_a_row(exported):
     home = exported.parent
     found = [path for path in exported.rglob("*") if path.is_file()]
-    assert {path.name for path in found} >= {"README.md", "model.safetensors"}
+    targets = {path.relative_to(exported).parts[0] for path in found}
+    assert targets == {*EXPORTERS, "export.json"}
+    assert {path.name for path in found} >= {"README.md", "Modelfile", "model.gguf"}
+    private = (SECRET, TOKEN, str(home), str(Path.home()), "/tmp/", home.name)
     for path in found:
         held = path.read_bytes()
-        for word in (SECRET, str(home), str(tiny_folder.parent), str(Path.home())):
+        for word in private:
             assert word.encode() not in held, (path, word)
 
 

@@ -82,6 +82,31 @@ def test_a_rope_base_where_only_newer_libraries_look_is_corrected_and_said(tmp_p
     assert "123" in loaded.notes[0]
 
 
+def test_a_sliding_window_that_mlx_lm_leaves_out_is_said_and_bounds_the_context(
+    folder, tmp_path
+):
+    from mlx_lm.models import gemma2
+
+    config = testing.tiny_config(
+        model_type="gemma2",
+        head_dim=8,
+        query_pre_attn_scalar=8,
+        attn_logit_softcapping=50.0,
+        final_logit_softcapping=30.0,
+    )
+    model = gemma2.Model(gemma2.ModelArgs.from_dict(config))
+    weights = dict(tree_flatten(model.parameters()))
+    mx.save_safetensors(str(folder / "model.safetensors"), weights)
+    long = {"sliding_window": 4096, "max_position_embeddings": 8192}
+    (folder / "config.json").write_text(json.dumps({**config, **long}))
+    assert any("more than 4096 tokens" in note for note in _load(folder).notes)
+    assert load.context_length(folder) == 4096
+    _edit(folder, max_position_embeddings=4096)
+    assert _load(folder).notes == ()
+    _edit(folder, model_type="gemma3_text", max_position_embeddings=8192)
+    assert load.context_length(folder) == 8192
+
+
 def test_code_that_comes_with_a_model_is_not_run_unless_asked(folder, tmp_path):
     witness = tmp_path / "ran"
     (folder / "own.py").write_text(

@@ -57,6 +57,14 @@ TRAPS = {
         "note",
         "rounded already",
     ),
+    "a window left out": (
+        lambda f: _edit(
+            f, model_type="gemma2", sliding_window=16, max_position_embeddings=64
+        ),
+        "window",
+        "note",
+        "more than 16 tokens",
+    ),
     "a tied head": (lambda f: None, "head", "note", "one matrix"),
 }
 

@@ -1,0 +1,131 @@
+"""What a benchmark's targets ask for, held against what this machine can multiply.
+
+    ./scripts/bench --json found.json
+    .venv/bin/python scripts/bench_limits.py found.json
+
+For each scenario of the file: the operations of matrix products that ours cannot do
+without, counted low (frozen blocks once, the head and most of the last block for learned
+positions alone, no attention, no adapters, no padding), the time that they take at the
+highest rate measured here on their shapes, and the time that the target leaves: the
+peer's, divided by what was aimed at. Where the first is longer, no program that does
+these products on this machine reaches the target. For memory: the weights alone, as both
+sides hold them, over the peer's peak.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import bench_report
+import roofline
+from bench_work import SCENARIOS, Scenario
+
+from mlx_rsft.data.conversation import Example  # before mlx.core: a fast BLAS under it
+from mlx_rsft.models.split import SplitModel
+from mlx_rsft.models.trimmed import ATTENTION, PROJECTION
+
+# isort: split
+import mlx.core as mx
+import mlx.nn as nn
+from mlx.utils import tree_flatten
+
+REPEATS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """Multiplications and additions of the matrix products of a whole run."""
+
+    ours: float
+    peer: float
+
+
+def main() -> None:
+    """Print the limits of every scenario in a file of ``bench``."""
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    found = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    for name, measured in found["scenarios"].items():
+        print("\n".join(limits(name, SCENARIOS[name], measured)), flush=True)
+
+
+def limits(name: str, work: Scenario, measured: dict[str, Any]) -> list[str]:
+    """The lines of one scenario."""
+    with tempfile.TemporaryDirectory() as scratch:
+        stepper, rows = roofline.prepared(work, Path(scratch))
+    split = stepper.split
+    counted = count(split, rows, work)
+    at_once = sum(len(row.tokens) for row in rows[: work.batch_size])
+    rates = [
+        roofline.rate(shape, at_once, REPEATS) for shape in roofline.matrices(split)
+    ]
+    least = counted.ours / max(rates)
+    leaves: list[tuple[str, mx.array]] = tree_flatten(split.model.parameters())  # pyright: ignore
+    held = sum(value.nbytes for _, value in leaves)
+    lines = [
+        f"({name}) {work.about}",
+        f"  products: ours at least {counted.ours / 1e12:.2f} TFLOP, the peer "
+        f"{counted.peer / 1e12:.2f}; best rate {max(rates) / 1e9:.0f} GFLOP/s",
+    ]
+    for peer, pairs in measured["pairs"].items():
+        lines += _held(work, pairs, peer, least, held)
+    return lines
+
+
+def _held(
+    work: Scenario, pairs: list[Any], peer: str, least: float, weights: int
+) -> list[str]:
+    whole = bool(work.arms)
+    runs = [bench_report.rates(pair["peer"], whole=whole) for pair in pairs]
+    theirs = statistics.median(run["seconds"] for run in runs)
+    peak = statistics.median(run["peak mlx MB"] for run in runs) * 1e6
+    left = theirs / work.speed
+    speed = "out of reach" if least > left else "not shown out of reach"
+    memory = "out of reach" if weights / peak > work.memory else "in reach"
+    return [
+        f"  {peer}: {work.speed:g} times its speed leaves {left:.1f} s, the products "
+        f"alone take {least:.1f} s, at most {theirs / least:.1f} times: {speed}",
+        f"  the weights alone are {weights / peak:.2f} of its peak, aimed at "
+        f"{work.memory:g}: {memory}",
+    ]
+
+
+def count(split: SplitModel, rows: list[Example], work: Scenario) -> Counted:
+    """The least that a run of ours multiplies, and what the peer's runs do."""
+    tokens = sum(len(row.tokens) for row in rows)
+    learned = sum(row.num_supervised for row in rows)
+    blocks = split.backbone["layers"]
+    first = 0 if work.layers == -1 else len(blocks) - work.layers
+    below, above = (
+        sum(map(weights, part)) for part in (blocks[:first], blocks[first:])
+    )
+    last = weights(blocks[-1])
+    inward = weights(blocks[-1][ATTENTION]) - weights(blocks[-1][ATTENTION][PROJECTION])
+    head = max(
+        a * b for (a, b), (_, is_head) in roofline.matrices(split).items() if is_head
+    )
+    passes = work.epochs * max(1, len(work.arms))
+    # Nothing below the first trained block asks for its input's gradient.
+    trained = 4.0 * (above - (last - inward)) * tokens - 2.0 * inward * tokens
+    trained += 4.0 * (last - inward + head) * learned
+    peer = 2.0 * (below + 2 * above + 2 * head) * tokens
+    return Counted(2.0 * below * tokens + passes * trained, passes * peer)
+
+
+def weights(part: nn.Module) -> int:
+    """Numbers in the frozen matrices of a module."""
+    return sum(
+        module.weight.size
+        for _, module in part.named_modules()
+        if isinstance(module, nn.Linear)
+    )
+
+
+if __name__ == "__main__":
+    main()
