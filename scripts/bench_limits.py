@@ -74,13 +74,14 @@ def limits(name: str, work: Scenario, measured: dict[str, Any]) -> list[str]:
         f"{counted.peer / 1e12:.2f}; best rate {max(rates) / 1e9:.0f} GFLOP/s",
     ]
     for peer, pairs in measured["pairs"].items():
-        lines += _held(work, pairs, peer, least, held)
+        lines += held_against(work, pairs, peer, least, held)
     return lines
 
 
-def _held(
+def held_against(
     work: Scenario, pairs: list[Any], peer: str, least: float, weights: int
 ) -> list[str]:
+    """What the targets leave, beside what cannot be avoided: seconds, and bytes."""
     whole = bool(work.arms)
     runs = [bench_report.rates(pair["peer"], whole=whole) for pair in pairs]
     theirs = statistics.median(run["seconds"] for run in runs)

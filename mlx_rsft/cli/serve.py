@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -77,4 +78,8 @@ def command(
     try:
         ready.run()
     except KeyboardInterrupt:
-        raise click.exceptions.Exit(Interrupted.exit_code) from None
+        sys.stdout.flush()
+        sys.stderr.flush()
+        # Threads of open connections may be inside of C++ code; Python would unwind them
+        # there as it ends, and that aborts the process.
+        os._exit(Interrupted.exit_code)

@@ -1,0 +1,65 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from mlx_rsft import testing
+from mlx_rsft.data.conversation import Example
+from mlx_rsft.models.split import SplitModel
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+ROWS = [Example((1,) * 20, ((15, 20),), ""), Example((1,) * 30, ((28, 30),), "")]
+
+
+@pytest.fixture
+def limits(monkeypatch):
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import bench_limits
+
+    return bench_limits
+
+
+@pytest.fixture
+def work(limits):
+    return replace(limits.SCENARIOS["a"].as_short(), epochs=3, layers=2)
+
+
+def test_every_product_is_counted_as_often_as_it_cannot_be_avoided(limits, work):
+    config = testing.tiny_config()
+    split = SplitModel(testing.tiny_model())
+    width, inner = config["hidden_size"], config["intermediate_size"]
+    shared = width * config["num_key_value_heads"] // config["num_attention_heads"]
+    inward, outward, mlp = width * (width + 2 * shared), width**2, 3 * width * inner
+    head = width * config["vocab_size"]
+    assert config["num_hidden_layers"] == 3
+    ours = peer = 2 * 50 * (inward + outward + mlp)  # a frozen block
+    peer *= 3
+    for _ in range(3):
+        ours += 2 * 50 * (inward + 2 * (outward + mlp))  # above it: no slope goes lower
+        ours += 4 * (50 * inward + 7 * (outward + mlp))  # the last one
+        ours += 4 * 7 * head
+        peer += 2 * 4 * 50 * (inward + outward + mlp) + 4 * 50 * head
+    assert limits.count(split, ROWS, work) == limits.Counted(ours, peer)
+
+
+def test_four_objectives_train_four_times_and_share_the_frozen_blocks(limits, work):
+    split = SplitModel(testing.tiny_model())
+    one = limits.count(split, ROWS, work)
+    four = limits.count(split, ROWS, replace(work, arms=("sft",) * 4))
+    assert four.peer == 4 * one.peer
+    assert 3 * one.ours < four.ours < 4 * one.ours
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(59, ": out of reach"), (61, ": not shown out of reach")]
+)
+def test_a_target_below_what_the_products_take_is_out_of_reach(
+    limits, work, seconds, words
+):
+    run = dict.fromkeys(("tokens", "supervised", "positions", "head_rows"), 1)
+    run |= {"seconds": seconds, "process_seconds": 1, "resident_bytes": 1}
+    pairs = [{"peer": run | {"peak_bytes": 100}}]
+    speed, memory = limits.held_against(work, pairs, "mlx-lm", 10.0, 30)
+    assert work.speed == 6
+    assert speed.endswith(words)
+    assert memory.endswith("0.30 of its peak, aimed at 0.4: in reach")
