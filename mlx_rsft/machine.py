@@ -24,7 +24,12 @@ from mlx_rsft import files
 from mlx_rsft.errors import MachineError
 
 GFORTRAN = "libgfortran.so.5"
+GRAPH_WIDTH = "1000"
+"""Arrays that mlx may look at side by side as it puts a graph in order. With its own 20
+the gradients of one job come wholly before those of the next: no two are computed at once.
+"""
 _blas = "reference"
+_openblas: ctypes.CDLL | None = None
 
 
 def load_blas() -> None:
@@ -34,7 +39,7 @@ def load_blas() -> None:
     A library that is installed and does not load is announced on stderr, because
     everything is then many times slower.
     """
-    global _blas
+    global _blas, _openblas
     if sys.platform != "linux":
         _blas = "system"
         return
@@ -45,11 +50,12 @@ def load_blas() -> None:
         _warn("mlx was imported before mlx_rsft, so OpenBLAS cannot take its place")
         return
     try:
-        _load_globally(library)
+        _openblas = _load_globally(library)
     except OSError as problem:
         _warn(f"OpenBLAS does not load ({problem})")
         return
     _blas = "openblas"
+    os.environ.setdefault("MLX_BFS_MAX_WIDTH", GRAPH_WIDTH)
 
 
 def _warn(reason: str) -> None:
@@ -65,14 +71,33 @@ def _find_openblas() -> Path | None:
     return library if library.exists() else None
 
 
-def _load_globally(library: Path) -> None:
+def blas_threads() -> int:
+    """Threads that a matrix product may use, as far as that can be told; else 1."""
+    return _openblas.openblas_get_num_threads() if _openblas else 1
+
+
+@contextlib.contextmanager
+def blas_shared(parts: int) -> Generator[None]:
+    """Let each of ``parts`` products that run at once have its share of the threads."""
+    if _openblas is None:
+        yield
+        return
+    before = blas_threads()
+    _openblas.openblas_set_num_threads(max(1, before // parts))
     try:
-        ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
+        yield
+    finally:
+        _openblas.openblas_set_num_threads(before)
+
+
+def _load_globally(library: Path) -> ctypes.CDLL:
+    try:
+        return ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
     except OSError as problem:
         if GFORTRAN not in str(problem):
             raise
         _load_bundled_gfortran(library.parents[2] / "mlx_cpu.libs")
-        ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
+        return ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
 
 
 def _load_bundled_gfortran(folder: Path) -> None:

@@ -98,7 +98,7 @@ def _our_positions(lengths: list[int]) -> int:
     for step in range(batching.steps_per_epoch(ROWS, WINDOW)):
         rows = batching.window(step, ROWS, WINDOW, SEED)
         window = [lengths[row] for row in rows]
-        for group in batching.micro_batches(window, token_budget=LONGEST):
+        for group in batching.micro_batches(window, token_budget=LONGEST, at_once=1):
             width = batching.padded_width(max(window[place] for place in group))
             positions += width * len(group)
     return positions

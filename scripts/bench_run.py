@@ -182,18 +182,19 @@ def _after(advance: Callable[[int], None], _record: object) -> None:
 
 def _count(cost: Cost, rows: Any, config: Any, clock: Clock) -> None:
     """Add what one pass over all steps read, from the order that training has."""
+    from mlx_rsft import lanes
     from mlx_rsft.data import batching
     from mlx_rsft.training import loop
     from mlx_rsft.workflows import assemble
 
-    training = config.training
+    training, budget = config.training, assemble.token_budget(config)
     for step in range(loop.num_steps(training, len(rows))):
         places = batching.window(step, len(rows), training.batch_size, config.seed)
         drawn = [rows[place] for place in places]
         lengths = [len(row.tokens) for row in drawn]
         cost.tokens += sum(lengths)
         cost.supervised += sum(row.num_supervised for row in drawn)
-        for group in batching.micro_batches(lengths, assemble.token_budget(config)):
+        for group in batching.micro_batches(lengths, budget, lanes.count()):
             width = batching.padded_width(max(lengths[place] for place in group))
             cost.positions += width * len(group)
     cost.head_rows = cost.supervised

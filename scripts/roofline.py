@@ -27,13 +27,14 @@ from typing import Any
 import bench_cost
 import bench_work
 
-from mlx_rsft import loss, machine  # before mlx.core: puts a fast BLAS under it
+from mlx_rsft import loss, machine, shards  # before mlx.core: a fast BLAS under it
 from mlx_rsft.data.conversation import Example
 from mlx_rsft.loss import Recipe
 from mlx_rsft.models import load
+from mlx_rsft.models.passes import Passes
 from mlx_rsft.models.split import SplitModel
 from mlx_rsft.objectives import build
-from mlx_rsft.training.gradient import Piece, hidden_states
+from mlx_rsft.training.gradient import Piece, gradient
 from mlx_rsft.training.step import Stepper
 from mlx_rsft.workflows import assemble
 from mlx_rsft.workflows.reporter import Silent
@@ -185,18 +186,18 @@ def rate(shape: Shape, num_rows: int, repeats: int) -> float:
 
 
 def parts(stepper: Stepper, rows: list[Example], repeats: int) -> dict[str, float]:
-    """Seconds of each part of a step, alone."""
-    pieces = stepper.pieces(rows, 1.0)
-    hidden = [mx.stop_gradient(hidden_states(stepper.split, piece)) for piece in pieces]
-    slopes = [mx.random.normal(states_ND.shape) for states_ND in hidden]
-    mx.eval(hidden, slopes)
-    forward = seconds(lambda: _forward(stepper.split, pieces), repeats)
-    both = seconds(lambda: _both(stepper.split, pieces, slopes), repeats)
+    """Seconds of each part of a step, alone; the backward pass is what is left."""
+    split, pieces = stepper.split, stepper.pieces(rows, 1.0)
+    hidden = [shards.supervised(split, piece.batch, piece.trunk) for piece in pieces]
+    forward = seconds(lambda: _forward(split, pieces), repeats)
+    head = seconds(lambda: _head(stepper, pieces, hidden), repeats)
+    passes, recipe = Passes(split), _recipe(stepper)
+    whole = seconds(lambda: gradient(passes, pieces, recipe), repeats)
     return {
         "data": seconds(lambda: _evaluated(stepper, rows), repeats),
         "blocks forward": forward,
-        "blocks backward": both - forward,
-        "head and loss": seconds(lambda: _head(stepper, pieces, hidden), repeats),
+        "blocks backward": whole - forward - head,
+        "head and loss": head,
         "optimizer and clip": seconds(lambda: _update(stepper), repeats),
     }
 
@@ -208,21 +209,16 @@ def _evaluated(stepper: Stepper, rows: list[Example]) -> None:
 
 def _forward(split: SplitModel, pieces: list[Piece]) -> None:
     for piece in pieces:
-        mx.eval(hidden_states(split, piece))
+        shards.supervised(split, piece.batch, piece.trunk)
 
 
-def _both(split: SplitModel, pieces: list[Piece], slopes: list[mx.array]) -> None:
-    def summed(piece: Piece, slope_ND: mx.array) -> mx.array:
-        return (hidden_states(split, piece) * slope_ND).sum()
-
-    differentiate = nn.value_and_grad(split.model, summed)
-    for piece, slope_ND in zip(pieces, slopes, strict=True):
-        mx.eval(differentiate(piece, slope_ND))
+def _recipe(stepper: Stepper) -> Recipe:
+    objective = stepper.objective
+    return Recipe(objective.weight, objective.head_facts, objective.pulls)
 
 
 def _head(stepper: Stepper, pieces: list[Piece], hidden: list[mx.array]) -> None:
-    objective = stepper.objective
-    recipe = Recipe(objective.weight, objective.head_facts, objective.pulls)
+    recipe = _recipe(stepper)
     for piece, states_ND in zip(pieces, hidden, strict=True):
         targets, known = piece.batch.targets_N, piece.known
         mx.eval(loss.fused(stepper.split.head, states_ND, targets, recipe, known))

@@ -36,16 +36,20 @@ def window(step: int, num_rows: int, batch_size: int, seed: int) -> list[int]:
     return order[place * batch_size : (place + 1) * batch_size].tolist()
 
 
-def micro_batches(lengths: Sequence[int], token_budget: int) -> list[list[int]]:
+def micro_batches(
+    lengths: Sequence[int], token_budget: int, at_once: int
+) -> list[list[int]]:
     """Cut rows into groups of similar length under a budget of padded tokens.
 
     Of all ways to cut the rows in order of length, the cheapest: padding counts, and
-    each group costs ``GROUP_TOKENS`` more.
+    each group costs ``GROUP_TOKENS`` more. Rows that are computed at once should be
+    equally many.
 
     Args:
         lengths: Tokens of each row.
         token_budget: Most tokens of a group, padding included. A row longer than that
             makes a group of its own.
+        at_once: Into so many parts a group will be cut, as ``lanes.count`` says.
 
     Returns:
         Groups of places in ``lengths``, the longest row first.
@@ -57,7 +61,10 @@ def micro_batches(lengths: Sequence[int], token_budget: int) -> list[list[int]]:
     for begin in range(len(order) - 1, -1, -1):
         most = max(1, token_budget // widths[begin])
         ends = range(begin + 1, min(begin + most, len(order)) + 1)
-        costs = [(last - begin) * widths[begin] + cost[last] for last in ends]
+        costs = [
+            _longest(last - begin, at_once) * widths[begin] + cost[last]
+            for last in ends
+        ]
         least = min(range(len(costs)), key=costs.__getitem__)
         cost[begin], end[begin] = costs[least] + GROUP_TOKENS, ends[least]
     groups: list[list[int]] = []
@@ -66,6 +73,12 @@ def micro_batches(lengths: Sequence[int], token_budget: int) -> list[list[int]]:
         groups.append(order[begin : end[begin]])
         begin = end[begin]
     return groups
+
+
+def _longest(num_rows: int, at_once: int) -> int:
+    """Rows of all parts of a group, if all were as large as its largest."""
+    parts = min(num_rows, at_once)
+    return parts * math.ceil(num_rows / parts)
 
 
 def padded_width(num_tokens: int) -> int:
@@ -94,4 +107,5 @@ def collate(examples: Sequence[Example], width: int | None = None) -> Batch:
         mx.array(rows, mx.int32),
         mx.array(targets, mx.int32),
         sum(len(example.tokens) for example in examples),
+        tuple(example.num_supervised for example in examples),
     )

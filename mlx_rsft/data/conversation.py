@@ -112,9 +112,11 @@ class Batch:
             token (the position before it).
         targets_N: That token.
         num_tokens: Real tokens, padding left out.
+        counts: Supervised tokens of each row.
     """
 
     tokens_BT: mx.array
     rows_N: mx.array
     targets_N: mx.array
     num_tokens: int
+    counts: tuple[int, ...]

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import mlx.core as mx
 import numpy as np
 
+from mlx_rsft import lanes, shards
 from mlx_rsft.data.batching import collate, micro_batches
 from mlx_rsft.data.conversation import Batch, Example
 from mlx_rsft.errors import ConfigError
@@ -66,7 +67,8 @@ def compare(
         )
     switch = OffSwitch(split.model)
     found: dict[int, Moved] = {}
-    for group in micro_batches([len(row.tokens) for row in examples], TOKEN_BUDGET):
+    lengths = [len(row.tokens) for row in examples]
+    for group in micro_batches(lengths, TOKEN_BUDGET, lanes.count()):
         rows = [examples[place] for place in group]
         found.update(zip(group, _rows(split, switch, rows, trunk), strict=True))
     return [found[place] for place in range(len(examples))]
@@ -94,10 +96,9 @@ def _tokens(
     split: SplitModel, switch: OffSwitch, batch: Batch, states: TrunkStates | None
 ) -> np.ndarray:
     """KL, k3 and rise of each supervised token, (3, N)."""
-    hidden_ND = split.supervised(batch.tokens_BT, batch.rows_N, states)
+    hidden_ND = shards.supervised(split, batch, states)
     with switch.off():
-        base_ND = split.supervised(batch.tokens_BT, batch.rows_N, states)
-    mx.eval(hidden_ND, base_ND)
+        base_ND = shards.supervised(split, batch, states)
     parts: list[np.ndarray] = []
     for start, end in chunks(split.head, hidden_ND, CHUNK_BYTES // 2):
         targets_N = batch.targets_N[start:end]

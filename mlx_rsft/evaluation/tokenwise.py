@@ -8,7 +8,7 @@ from typing import NamedTuple
 import mlx.core as mx
 import numpy as np
 
-from mlx_rsft import loss
+from mlx_rsft import lanes, loss, shards
 from mlx_rsft.data.batching import collate, micro_batches
 from mlx_rsft.data.conversation import Example
 from mlx_rsft.models.split import SplitModel
@@ -48,12 +48,13 @@ def batches(
         report: Is told the rows done since it was last told.
         trunk: Knows what the model's frozen blocks make of a row.
     """
-    for places in micro_batches([len(row.tokens) for row in examples], TOKEN_BUDGET):
+    lengths = [len(row.tokens) for row in examples]
+    for places in micro_batches(lengths, TOKEN_BUDGET, lanes.count()):
         group = [examples[place] for place in places]
         batch = collate(group)
         rows = [row.tokens for row in group]
         states = trunk.states(rows, batch.tokens_BT.shape[1]) if trunk else None
-        hidden_ND = split.supervised(batch.tokens_BT, batch.rows_N, states)
+        hidden_ND = shards.supervised(split, batch, states)
         stats, first = loss.token_stats(split.head, hidden_ND, batch.targets_N, wanted)
         named = {name: np.array(getattr(stats, name)) for name in ("logp", *wanted)}
         yield Facts(places, np.array(first == batch.targets_N), named)

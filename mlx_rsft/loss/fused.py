@@ -9,6 +9,8 @@ from functools import partial, reduce
 
 import mlx.core as mx
 
+from mlx_rsft import lanes
+from mlx_rsft.lanes import Job
 from mlx_rsft.loss import kernel
 from mlx_rsft.loss.kernel import CHUNK_BYTES, chunks
 from mlx_rsft.loss.sums import Head, LossSums, Recipe, Slopes
@@ -36,18 +38,20 @@ def fused(
     parts: list[LossSums] = []
     slopes: list[mx.array] = []
     for start, end in chunks(head, hidden_ND, chunk_bytes):
-        sums, slope_ND = _chunk(
-            head,
-            hidden_ND[start:end],
-            targets_N[start:end],
-            recipe,
-            known.between(start, end),
-            None if reference_ND is None else reference_ND[start:end],
-        )
-        # Computed now, so that the next chunk's logits can have this one's memory.
-        mx.eval(slope_ND, *sums)
-        parts.append(sums)
-        slopes.append(slope_ND)
+        jobs = [
+            _chunk(
+                head,
+                hidden_ND[share],
+                targets_N[share],
+                recipe,
+                known.between(share.start, share.stop),
+                None if reference_ND is None else reference_ND[share],
+            )
+            for share in kernel.shares(start, end)
+        ]
+        for sums, slope_ND in lanes.together(jobs):
+            parts.append(sums)
+            slopes.append(slope_ND)
     return Slopes(reduce(LossSums.__add__, parts), mx.concatenate(slopes))
 
 
@@ -58,19 +62,21 @@ def _chunk(
     recipe: Recipe,
     known: Known,
     reference_ND: mx.array | None,
-) -> tuple[LossSums, mx.array]:
+) -> Job[tuple[LossSums, mx.array]]:
     """Sums of some rows, and the gradient at their hidden states.
 
     The slope at the logits is known in closed form, and the head is linear in it.
     """
     logits_NV = head(hidden_ND)
-    sums, slope_NV = _logit_slope(
+    sums, slope_NV = yield from _logit_slope(
         logits_NV, head, targets_N, recipe, known, reference_ND
     )
-    mx.eval(slope_NV, *sums)
+    yield [slope_NV, *sums]
     slope_NV = slope_NV.astype(logits_NV.dtype)
     del logits_NV
     _, (slope_ND,) = mx.vjp(partial(_listed, head), [hidden_ND], [slope_NV])
+    # Computed now, so that the next chunk's logits can have this one's memory.
+    yield [slope_ND]
     return sums, slope_ND
 
 
@@ -85,10 +91,10 @@ def _logit_slope(
     recipe: Recipe,
     known: Known,
     reference_ND: mx.array | None,
-) -> tuple[LossSums, mx.array]:
+) -> Job[tuple[LossSums, mx.array]]:
     """Sums, and the objective's gradient at the logits: ``G (p - onehot) + s (p - r)``."""
     rows = kernel.read(logits_NV, targets_N)
-    mx.eval(*rows)
+    yield rows
     stats = kernel.facts(rows, recipe.head_facts, known)
     scale_N = kernel.scale(known, rows.logp_N)
     weight_N = recipe.weight(stats) * scale_N

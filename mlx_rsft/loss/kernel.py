@@ -6,11 +6,13 @@ Shapes: N supervised positions, D width, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import mlx.core as mx
 
-from mlx_rsft import exponential, machine
+from mlx_rsft import exponential, lanes, machine
+from mlx_rsft.lanes import Job
 from mlx_rsft.loss.sums import NUM_BINS, Head, LossSums
 from mlx_rsft.objectives.tokens import TOP, Known, Pull, TokenStats
 
@@ -18,7 +20,9 @@ CHUNK_BYTES = 48 << 20
 """Budget of one chunk's float32 logits; the CPU backend holds up to six such arrays."""
 
 CPU_ROWS = 128
-"""Enough rows to keep a processor's cores busy; more would only take more memory."""
+"""Enough rows to keep one core busy; more would only take more memory."""
+LEAST_SHARE = 32
+"""Rows of a chunk that one core takes; for fewer each would read the whole head anew."""
 
 
 class Rows(NamedTuple):
@@ -125,16 +129,28 @@ def token_stats(
     parts: list[TokenStats] = []
     firsts: list[mx.array] = []
     for start, end in chunks(head, hidden_ND, chunk_bytes):
-        logits_NV = head(hidden_ND[start:end])
-        rows = read(logits_NV, targets_N[start:end])
-        parts.append(facts(rows, wanted, Known()))
-        firsts.append(mx.argmax(logits_NV, axis=-1))
-        mx.eval(parts[-1].logp, firsts[-1], *_asked(parts[-1], wanted))
+        jobs = [
+            _seen(head, hidden_ND[share], targets_N[share], wanted)
+            for share in shares(start, end)
+        ]
+        for stats, first_N in lanes.together(jobs):
+            parts.append(stats)
+            firsts.append(first_N)
     joined: dict[str, mx.array] = {
         name: mx.concatenate([getattr(part, name) for part in parts]) for name in wanted
     }
     logp_N = mx.concatenate([part.logp for part in parts])
     return TokenStats(logp_N, known=known, **joined), mx.concatenate(firsts)
+
+
+def _seen(
+    head: Head, hidden_ND: mx.array, targets_N: mx.array, wanted: Sequence[str]
+) -> Job[tuple[TokenStats, mx.array]]:
+    logits_NV = head(hidden_ND)
+    stats = facts(read(logits_NV, targets_N), wanted, Known())
+    first_N = mx.argmax(logits_NV, axis=-1)
+    yield [stats.logp, first_N, *_asked(stats, wanted)]
+    return stats, first_N
 
 
 def _asked(stats: TokenStats, wanted: Sequence[str]) -> list[mx.array]:
@@ -147,5 +163,12 @@ def chunks(head: Head, hidden_ND: mx.array, chunk_bytes: int) -> list[tuple[int,
     vocabulary = head(hidden_ND[:1]).shape[-1]  # lazy: only its shape is asked for
     size = max(1, chunk_bytes // (4 * vocabulary))
     if machine.backend() == "cpu":
-        size = min(size, CPU_ROWS)
+        size = min(size, CPU_ROWS * lanes.count())
     return [(at, min(at + size, num_rows)) for at in range(0, num_rows, size)]
+
+
+def shares(start: int, end: int) -> list[slice]:
+    """The rows of a chunk, cut for the cores that compute it at once."""
+    parts = max(1, min(lanes.count(), (end - start) // LEAST_SHARE))
+    edges = [start + (end - start) * part // parts for part in range(parts + 1)]
+    return [slice(*edge) for edge in pairwise(edges)]

@@ -17,7 +17,9 @@ from importlib.metadata import version
 import mlx.core as mx
 import numpy as np
 
+from mlx_rsft import lanes
 from mlx_rsft.errors import ModelError
+from mlx_rsft.lanes import Job
 from mlx_rsft.models.seam import TrunkStates
 from mlx_rsft.models.split import SplitModel, without_dropout
 from mlx_rsft.models.trunk_store import Lines, Store
@@ -97,33 +99,43 @@ class Trunk:
         constant.
         """
         lines_BT = np.zeros((len(rows), width, self._token_bytes), np.uint8)
-        for place, tokens in enumerate(rows):
-            lines_BT[place, : len(tokens)] = self._lines(tokens)
+        for place, lines in enumerate(self._found(rows)):
+            lines_BT[place, : len(lines)] = lines
         return TrunkStates(self.depth, mx.array(lines_BT).view(self._dtype))
 
-    def _lines(self, tokens: Sequence[int]) -> Lines:
-        ids = np.array(tokens, np.int32)
-        key = self._key(ids)
-        found = self._store.get(key)
-        if found is not None:
-            self._hits += 1
-            return found
-        self._misses += 1
-        lines = self._computed(ids)
-        if not self._store.put(key, lines):
-            self._left_out += 1
-        return lines
+    def _found(self, rows: Sequence[Sequence[int]]) -> list[Lines]:
+        """What is kept of each row; what is not is computed, a row on each core."""
+        ids = [np.array(tokens, np.int32) for tokens in rows]
+        keys = [self._key(row) for row in ids]
+        kept = {key: self._store.get(key) for key in keys}
+        found = {key: lines for key, lines in kept.items() if lines is not None}
+        missing = {
+            key: row for key, row in zip(keys, ids, strict=True) if key not in found
+        }
+        self._hits += len(rows) - len(missing)
+        self._misses += len(missing)
+        at_once = lanes.count()
+        for begin in range(0, len(missing), at_once):
+            some = list(missing)[begin : begin + at_once]
+            with without_dropout(self._split.model):
+                jobs = [self._computed(missing[key]) for key in some]
+                made = lanes.together(jobs, cores=at_once)
+            for key, lines in zip(some, made, strict=True):
+                found[key] = lines
+                self._left_out += not self._store.put(key, lines)
+        return [found[key] for key in keys]
 
     def _key(self, ids: np.ndarray) -> bytes:
         digest = hashlib.blake2b(self._identity.encode(), digest_size=16)
         digest.update(ids.tobytes())
         return digest.digest()
 
-    def _computed(self, ids: np.ndarray) -> Lines:
-        with without_dropout(self._split.model):
-            states_BTD = self._split.trunk(mx.array(ids)[None], self.depth).values_BTD
-            # As bytes, because numpy has no bfloat16.
-            return np.array(states_BTD[0].view(mx.uint8))
+    def _computed(self, ids: np.ndarray) -> Job[Lines]:
+        states_BTD = self._split.trunk(mx.array(ids)[None], self.depth).values_BTD
+        # As bytes, because numpy has no bfloat16.
+        lines_T = states_BTD[0].view(mx.uint8)
+        yield [lines_T]
+        return np.array(lines_T)
 
 
 PROBE_ROWS = 3

@@ -18,14 +18,18 @@ import mlx.core as mx
 import numpy as np
 from mlx.utils import tree_map, tree_map_with_path
 
-from mlx_rsft import loss
+from mlx_rsft import lanes, loss, shards
 from mlx_rsft.data.conversation import Batch
 from mlx_rsft.errors import MachineError
+from mlx_rsft.lanes import Job
 from mlx_rsft.loss import LossSums, Recipe, Slopes
 from mlx_rsft.models.passes import Passes
 from mlx_rsft.models.seam import TrunkStates
 from mlx_rsft.models.split import SplitModel
 from mlx_rsft.objectives import Known
+from mlx_rsft.shards import Shard
+
+Grads = Mapping[str, mx.array]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,25 +77,37 @@ def gradient(
     return functools.reduce(LossSums.__add__, parts), tree
 
 
-def hidden_states(split: SplitModel, piece: Piece) -> mx.array:
-    """(N, D) hidden states of the supervised positions of a micro-batch."""
-    return split.supervised(piece.batch.tokens_BT, piece.batch.rows_N, piece.trunk)
-
-
-def _of_piece(
-    passes: Passes, piece: Piece, recipe: Recipe
-) -> tuple[LossSums, dict[str, mx.array]]:
+def _of_piece(passes: Passes, piece: Piece, recipe: Recipe) -> tuple[LossSums, Grads]:
     """Sums of one micro-batch, and its gradient by parameter name."""
     split, batch = passes.split, piece.batch
-    like = split.no_states
-    blank_ND = mx.zeros((batch.targets_N.size, like.shape[-1]), mx.float32)
-    mx.eval(blank_ND)
-    hidden_ND, grads = passes(batch.tokens_BT, batch.rows_N, blank_ND, piece.trunk)
-    mx.eval(hidden_ND)
-    slopes = _loss(split, piece, hidden_ND.astype(like.dtype), recipe)
+    jobs = [_laid_out(passes, shard) for shard in shards.cut(batch, piece.trunk)]
+    blanks, hidden, grads = zip(*lanes.together(jobs), strict=True)
+    hidden_ND = mx.concatenate(list(hidden)).astype(split.no_states.dtype)
+    del hidden
+    slopes = _loss(split, piece, hidden_ND, recipe)
     del hidden_ND
-    _fill(blank_ND, slopes.hidden_ND)
-    return slopes.sums, grads | _added(grads, slopes.parameters)
+    begin = 0
+    for blank_ND in blanks:
+        end = begin + blank_ND.shape[0]
+        _fill(blank_ND, slopes.hidden_ND[begin:end])
+        begin = end
+    found = functools.reduce(_added, lanes.together([*map(_computed, grads)]))
+    return slopes.sums, _added(found, slopes.parameters)
+
+
+def _laid_out(passes: Passes, shard: Shard) -> Job[tuple[mx.array, mx.array, Grads]]:
+    """Both passes of a shard, the first one run: its blank, hidden states, gradient."""
+    like = passes.split.no_states
+    blank_ND = mx.zeros((shard.rows_N.size, like.shape[-1]), mx.float32)
+    yield [blank_ND]
+    hidden_ND, grads = passes(shard.tokens_BT, shard.rows_N, blank_ND, shard.trunk)
+    yield [hidden_ND]
+    return blank_ND, hidden_ND, grads
+
+
+def _computed(grads: Grads) -> Job[Grads]:
+    yield grads.values()
+    return grads
 
 
 def _loss(
@@ -127,7 +143,6 @@ def _require_views() -> None:
         )
 
 
-def _added(
-    grads: Mapping[str, mx.array], parts: Mapping[str, mx.array]
-) -> dict[str, mx.array]:
-    return {name: grads[name] + part for name, part in parts.items()}
+def _added(grads: Grads, parts: Grads) -> Grads:
+    """Sums by name; what has no part stays."""
+    return {**grads, **{name: grads[name] + part for name, part in parts.items()}}

@@ -14,7 +14,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from mlx_rsft import loss
+from mlx_rsft import loss, shards
 from mlx_rsft.data.conversation import Batch, Example
 from mlx_rsft.errors import ConfigError
 from mlx_rsft.models.fitted import OffSwitch
@@ -91,9 +91,7 @@ class References:
         if not self._wants_hidden:
             return None
         with self._base():
-            hidden_ND = self._split.supervised(batch.tokens_BT, batch.rows_N, trunk)
-            mx.eval(hidden_ND)
-            return hidden_ND
+            return shards.supervised(self._split, batch, trunk)
 
     @contextmanager
     def _base(self) -> Generator[None]:
@@ -102,9 +100,8 @@ class References:
             yield
 
     def _logp(self, batch: Batch, trunk: TrunkStates | None) -> mx.array:
-        hidden_ND = self._split.supervised(batch.tokens_BT, batch.rows_N, trunk)
+        hidden_ND = shards.supervised(self._split, batch, trunk)
         stats, _ = loss.token_stats(self._split.head, hidden_ND, batch.targets_N)
-        mx.eval(stats.logp)
         return stats.logp
 
 

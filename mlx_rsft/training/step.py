@@ -15,7 +15,7 @@ import mlx.core as mx
 import mlx.optimizers as optim
 from mlx.utils import tree_flatten, tree_map
 
-from mlx_rsft import loss
+from mlx_rsft import lanes, loss, shards
 from mlx_rsft.data.batching import collate, micro_batches
 from mlx_rsft.data.conversation import Batch, Example
 from mlx_rsft.loss import Recipe, Totals
@@ -26,7 +26,7 @@ from mlx_rsft.models.trunk import Trunk
 from mlx_rsft.objectives import Known, Objective, TokenStats
 from mlx_rsft.objectives.composition import fixed_weight
 from mlx_rsft.objectives.tokens import STEP
-from mlx_rsft.training.gradient import Piece, gradient, hidden_states
+from mlx_rsft.training.gradient import Piece, gradient
 from mlx_rsft.training.known import beforehand
 from mlx_rsft.training.references import References
 
@@ -98,7 +98,7 @@ class Stepper:
         """The micro-batches of a step, with weights where those need the whole step."""
         pieces: list[Piece] = []
         lengths = [len(example.tokens) for example in examples]
-        for rows in micro_batches(lengths, self.token_budget):
+        for rows in micro_batches(lengths, self.token_budget, lanes.count()):
             group = [examples[row] for row in rows]
             batch = collate(group)
             states = self._states(group, batch)
@@ -132,7 +132,7 @@ class Stepper:
         """Weights from the tokens of all pieces at once, by a pass without gradient."""
         seen: list[TokenStats] = []
         for piece in pieces:
-            hidden_ND = hidden_states(self.split, piece)
+            hidden_ND = shards.supervised(self.split, piece.batch, piece.trunk)
             facts = self.objective.head_facts
             stats, _ = loss.token_stats(
                 self.split.head, hidden_ND, piece.batch.targets_N, facts

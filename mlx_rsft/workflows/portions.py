@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from mlx_rsft import lanes
 from mlx_rsft.data.batching import (
     micro_batches,
     padded_width,
@@ -75,7 +76,7 @@ def _by_supervised(shape: Shape) -> tuple[int, Shape]:
 
 
 def _shapes(rows: Sequence[RowSize], budget: int) -> Iterator[Shape]:
-    groups = micro_batches([row.tokens for row in rows], budget)
+    groups = micro_batches([row.tokens for row in rows], budget, lanes.count())
     for before, group in enumerate(groups):
         yield Shape(
             len(group),

@@ -38,7 +38,7 @@ def _cost(lengths, groups):
 
 def test_micro_batches_keep_every_row_and_the_budget():
     lengths = np.random.default_rng(0).integers(4, 120, 40).tolist()
-    groups = batching.micro_batches(lengths, 512)
+    groups = batching.micro_batches(lengths, 512, 1)
     assert sorted(n for group in groups for n in group) == list(range(40))
     for group in groups:
         width = batching.padded_width(max(lengths[n] for n in group))
@@ -49,7 +49,7 @@ def test_no_way_to_cut_the_sorted_rows_is_cheaper():
     rng = np.random.default_rng(0)
     for _ in range(20):
         lengths = sorted(rng.integers(4, 90, 9).tolist(), reverse=True)
-        found = _cost(lengths, batching.micro_batches(lengths, 256))
+        found = _cost(lengths, batching.micro_batches(lengths, 256, 1))
         for cuts in range(2**8):
             edges = [0, *(n + 1 for n in range(8) if cuts >> n & 1), 9]
             groups = [list(range(a, b)) for a, b in itertools.pairwise(edges)]
@@ -59,7 +59,7 @@ def test_no_way_to_cut_the_sorted_rows_is_cheaper():
 
 
 def test_a_row_beyond_the_budget_is_computed_alone_not_dropped():
-    groups = batching.micro_batches([10, 100], 32)
+    groups = batching.micro_batches([10, 100], 32, 1)
     assert groups == [[1], [0]]
 
 

@@ -1,0 +1,103 @@
+import time
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from mlx_rsft import lanes, machine
+
+WIDTH, REPEATS = 384, 40
+
+
+def _chain(start, repeats=REPEATS):
+    """Products with something in between, as models have them."""
+    state = mx.full((256, WIDTH), start)
+    weight = mx.eye(WIDTH)
+    yield [state, weight]
+    for _ in range(repeats):
+        state = mx.tanh(state @ weight)
+    yield [state]
+    return state
+
+
+def test_jobs_return_what_they_return_alone_whatever_their_length():
+    def job(count):
+        total = mx.zeros(())
+        for number in range(count):
+            total = total + number
+            yield [total]
+        return count, total.item()
+
+    assert lanes.together([job(3)]) == [(3, 3.0)]
+    assert lanes.together([job(5), job(0), job(2)]) == [(5, 10.0), (0, 0.0), (2, 1.0)]
+
+
+def test_a_job_has_its_arrays_computed_when_it_goes_on():
+    def job(number):
+        array = mx.arange(6) * number
+        yield [array]
+        began = time.perf_counter()
+        found = np.array(array).sum()
+        return found, time.perf_counter() - began
+
+    sums = [found for found, _ in lanes.together([job(n) for n in range(4)])]
+    assert sums == [0, 15, 30, 45]
+
+
+def test_every_job_has_a_stream_of_its_own_and_the_first_the_usual_one():
+    def job():
+        yield [mx.zeros(1)]
+        return mx.default_stream(mx.default_device())
+
+    usual = mx.default_stream(mx.default_device())
+    first, second, third = lanes.together([job(), job(), job()])
+    assert first == usual
+    assert second != usual
+    assert third not in (usual, second)
+    assert lanes.together([job(), job(), job()]) == [first, second, third]
+    assert mx.default_stream(mx.default_device()) == usual
+
+
+def test_products_share_the_cores_while_jobs_run_and_have_them_back_after():
+    before = machine.blas_threads()
+    if before == 1:
+        pytest.skip("products use one core anyway")
+
+    def job():
+        yield [mx.zeros(1)]
+        return machine.blas_threads()
+
+    assert lanes.count() == before
+    assert lanes.together([job()] * 1) == [before]
+    assert set(lanes.together([job(), job()])) == {max(1, before // 2)}
+    assert lanes.together([job()], cores=before) == [1]
+    assert machine.blas_threads() == before
+
+
+def test_what_a_job_raises_is_raised_and_the_cores_are_given_back():
+    before = machine.blas_threads()
+
+    def failing():
+        yield [mx.zeros(1)]
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        lanes.together([failing(), _chain(0.5)])
+    assert machine.blas_threads() == before
+    assert mx.allclose(*lanes.together([_chain(0.5), _chain(0.5)])).item()
+
+
+def test_two_cores_are_busy_while_two_jobs_run():
+    if lanes.count() < 2:
+        pytest.skip("there is one core")
+    jobs = [0.25, 0.5]
+    lanes.together([_chain(start) for start in jobs])
+    shares = []
+    for _ in range(5):
+        wall, cpu = time.perf_counter(), time.process_time()
+        lanes.together([_chain(start) for start in jobs])
+        shares.append((time.process_time() - cpu) / (time.perf_counter() - wall))
+    # One after the other they would keep one core busy; others may have the second.
+    if max(shares) < 1.3:
+        pytest.skip(f"the machine is busy: {shares}")
+    assert max(shares) > 1.3
