@@ -21,13 +21,19 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import bench_cost
 import bench_work
 
-from mlx_rsft import loss, machine, shards  # before mlx.core: a fast BLAS under it
+from mlx_rsft import (  # before mlx.core: a fast BLAS under it
+    lanes,
+    loss,
+    machine,
+    shards,
+)
 from mlx_rsft.data.conversation import Example
 from mlx_rsft.loss import Recipe
 from mlx_rsft.models import load
@@ -173,16 +179,24 @@ def operations(
 
 
 def rate(shape: Shape, num_rows: int, repeats: int) -> float:
-    """Operations per second of a product and of its gradient's, at these shapes."""
+    """Operations per second of a product and of its gradient's, at these shapes.
+
+    Spread over the cores, or on each a part of the rows: whichever is faster.
+    """
     width, out = shape
     weight = mx.random.normal((out, width))
     forward, backward = (mx.random.normal((num_rows, n)) for n in shape)
     mx.eval(weight, forward, backward)
 
-    def run() -> None:
-        mx.eval(forward @ weight.T, backward @ weight)
+    def both(parts: int, part: int) -> lanes.Job[None]:
+        some = slice(num_rows * part // parts, num_rows * (part + 1) // parts)
+        yield [forward[some] @ weight.T, backward[some] @ weight]
 
-    return 4.0 * num_rows * width * out / seconds(run, repeats)
+    def run(parts: int) -> None:
+        lanes.together([both(parts, part) for part in range(parts)])
+
+    least = min(seconds(partial(run, parts), repeats) for parts in {1, lanes.count()})
+    return 4.0 * num_rows * width * out / least
 
 
 def parts(stepper: Stepper, rows: list[Example], repeats: int) -> dict[str, float]:

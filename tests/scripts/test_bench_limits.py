@@ -61,5 +61,15 @@ def test_a_target_below_what_the_products_take_is_out_of_reach(
     pairs = [{"peer": run | {"peak_bytes": 100}}]
     speed, memory = limits.held_against(work, pairs, "mlx-lm", 10.0, 30)
     assert work.speed == 6
+    assert "loading" not in speed
     assert speed.endswith(words)
     assert memory.endswith("0.30 of its peak, aimed at 0.4: in reach")
+
+
+def test_of_whole_processes_what_is_no_update_counts_too(limits, work):
+    run = dict.fromkeys(("tokens", "supervised", "positions", "head_rows"), 1)
+    run |= {"seconds": 1, "process_seconds": 66, "resident_bytes": 1, "peak_bytes": 1}
+    ours = {"seconds": 20.0, "process_seconds": 22.0}
+    whole = replace(work, arms=("sft", "dft"))
+    (speed, _) = limits.held_against(whole, [{"ours": ours, "peer": run}], "", 10.0, 1)
+    assert "10.0 s and loading as it is 2.0 s, at most 5.5 times: out of" in speed
