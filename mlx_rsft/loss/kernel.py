@@ -21,7 +21,7 @@ CHUNK_BYTES = 48 << 20
 
 CPU_ROWS = 128
 """Enough rows to keep one core busy; more would only take more memory."""
-LEAST_SHARE = 32
+LEAST_SHARE = 64
 """Rows of a chunk that one core takes; for fewer each would read the whole head anew."""
 
 
