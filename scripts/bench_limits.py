@@ -5,7 +5,7 @@
 
 For each scenario of the file: the operations of matrix products that ours cannot do
 without, counted low (frozen blocks once, the head and most of the last block for learned
-positions alone, no attention, no adapters, no padding), the time that they take at the
+positions alone, half of what attention compares, no padding), the time that they take at the
 highest rate measured here on their shapes, and the time that the target leaves: the
 peer's, divided by what was aimed at. Where the first is longer, no program that does
 these products on this machine reaches the target. Where whole processes are timed, what
@@ -126,8 +126,27 @@ def count(split: SplitModel, rows: list[Example], work: Scenario) -> Counted:
     # Nothing below the first trained block asks for its input's gradient.
     trained = 4.0 * (above - (last - inward)) * tokens - 2.0 * inward * tokens
     trained += 4.0 * (last - inward + head) * learned
+    # Scores and what they gather, for the half that is not in the future; gradients
+    # cost twice that. An adapter's product is done again for its weights, and for its
+    # input but in the first block. Of the last block neither is counted.
+    squares = sum(len(row.tokens) ** 2 for row in rows)
+    attention = 2.0 * roofline.attention_width(split) * squares
+    between = blocks[first:-1]
+    trained += 3 * attention * len(between)
+    trained += (
+        6.0 * sum(map(factors, between)) - 2.0 * factors(blocks[first])
+    ) * tokens
     peer = 2.0 * (below + 2 * above + 2 * head) * tokens
-    return Counted(2.0 * below * tokens + passes * trained, passes * peer)
+    frozen = 2.0 * below * tokens + attention * first
+    return Counted(frozen + passes * trained, passes * peer)
+
+
+def factors(block: nn.Module) -> int:
+    """Numbers of a block that are trained, all of them an adapter's."""
+    leaves: list[tuple[str, mx.array]] = tree_flatten(  # pyright: ignore
+        block.trainable_parameters()
+    )
+    return sum(value.size for _, value in leaves)
 
 
 def weights(part: nn.Module) -> int:

@@ -159,11 +159,7 @@ def operations(
     supervised = sum(row.num_supervised for row in rows)
     blocks = sum(a * b * n for (a, b), (n, head) in products.items() if not head)
     head = sum(a * b for (a, b), (_, is_head) in products.items() if is_head)
-    args: Any = split.model
-    width = args.args.num_attention_heads * (
-        getattr(args.args, "head_dim", None)
-        or args.args.hidden_size // args.args.num_attention_heads
-    )
+    width = attention_width(split)
     squares = sum(len(row.tokens) ** 2 for row in rows)
     leaves: list[tuple[str, mx.array]] = tree_flatten(  # pyright: ignore
         split.model.trainable_parameters()
@@ -176,6 +172,16 @@ def operations(
         "attention": 3 * 2.0 * width * squares * split.num_blocks,
         "adapters": 3 * 2.0 * factors * tokens,
     }
+
+
+def attention_width(split: SplitModel) -> int:
+    """Of all query heads together."""
+    model: Any = split.model
+    args = model.args
+    head = (
+        getattr(args, "head_dim", None) or args.hidden_size // args.num_attention_heads
+    )
+    return args.num_attention_heads * head
 
 
 def rate(shape: Shape, num_rows: int, repeats: int) -> float:

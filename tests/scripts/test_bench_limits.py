@@ -26,7 +26,10 @@ def work(limits):
 
 def test_every_product_is_counted_as_often_as_it_cannot_be_avoided(limits, work):
     config = testing.tiny_config()
-    split = SplitModel(testing.tiny_model())
+    model = testing.tiny_model()
+    model.freeze()
+    model.layers[1].self_attn.q_proj.unfreeze()  # as many numbers as an adapter might
+    split = SplitModel(model)
     width, inner = config["hidden_size"], config["intermediate_size"]
     shared = width * config["num_key_value_heads"] // config["num_attention_heads"]
     inward, outward, mlp = width * (width + 2 * shared), width**2, 3 * width * inner
@@ -34,7 +37,10 @@ def test_every_product_is_counted_as_often_as_it_cannot_be_avoided(limits, work)
     assert config["num_hidden_layers"] == 3
     ours = peer = 2 * 50 * (inward + outward + mlp)  # a frozen block
     peer *= 3
+    attention = 2 * width * (20**2 + 30**2)
+    ours += attention  # below
     for _ in range(3):
+        ours += 3 * attention + 4 * width**2 * 50
         ours += 2 * 50 * (inward + 2 * (outward + mlp))  # above it: no slope goes lower
         ours += 4 * (50 * inward + 7 * (outward + mlp))  # the last one
         ours += 4 * 7 * head
@@ -43,7 +49,9 @@ def test_every_product_is_counted_as_often_as_it_cannot_be_avoided(limits, work)
 
 
 def test_four_objectives_train_four_times_and_share_the_frozen_blocks(limits, work):
-    split = SplitModel(testing.tiny_model())
+    model = testing.tiny_model()
+    model.freeze()
+    split = SplitModel(model)
     one = limits.count(split, ROWS, work)
     four = limits.count(split, ROWS, replace(work, arms=("sft",) * 4))
     assert four.peer == 4 * one.peer
