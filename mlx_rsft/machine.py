@@ -24,10 +24,6 @@ from mlx_rsft import files
 from mlx_rsft.errors import MachineError
 
 GFORTRAN = "libgfortran.so.5"
-GRAPH_WIDTH = "1000"
-"""Arrays that mlx may look at side by side as it puts a graph in order. With its own 20
-the gradients of one job come wholly before those of the next: no two are computed at once.
-"""
 _blas = "reference"
 _openblas: ctypes.CDLL | None = None
 
@@ -55,7 +51,6 @@ def load_blas() -> None:
         _warn(f"OpenBLAS does not load ({problem})")
         return
     _blas = "openblas"
-    os.environ.setdefault("MLX_BFS_MAX_WIDTH", GRAPH_WIDTH)
 
 
 def _warn(reason: str) -> None:
