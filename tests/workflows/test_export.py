@@ -105,6 +105,74 @@ def test_the_command_ends_with_3_where_a_reader_differs(run, tmp_path, monkeypat
         assert ended.value.code == 3
 
 
+def test_a_target_refused_late_takes_no_verified_one_with_it(run, tmp_path, capsys):
+    out = tmp_path / "out"
+    # Nothing can be quantised as the base is, for that is not.
+    entries = _export(run, ["mlx", "fused", "peft"], out, Choices(requantize=True))
+    assert sorted(path.name for path in out.iterdir()) == ["export.json", "mlx", "peft"]
+    assert json.loads((out / "export.json").read_text()) == entries
+    (refused,) = [entry for entry in entries if entry["path"] is None]
+    assert refused.keys() >= KEYS
+    assert refused["target"] == "fused"
+    assert refused["verified"] is refused["reader"] is None
+    assert refused["refused"]["kind"] == "config"
+    assert "refused: " in refused["note"]
+    kept = [entry for entry in entries if entry["path"]]
+    assert {entry["target"] for entry in kept} == {"mlx", "peft"}
+    assert all(entry["verified"] for entry in kept)
+    with pytest.raises(ConfigError, match="fused was not made: "):
+        export.raise_unless_verified(entries, out)
+    for extra in ([], ["--json"]):
+        where = str(tmp_path / f"out{len(extra)}")
+        asked = ["export", str(run), "--to", "mlx,fused", "--requantize"]
+        with pytest.raises(SystemExit) as ended:
+            main.main([*asked, "--out", where, *extra])
+        assert ended.value.code == ConfigError.exit_code
+    told = json.loads(capsys.readouterr().out.partition("\n[")[2].join(["[", ""]))
+    assert [entry["path"] for entry in told if entry["target"] == "fused"] == [None]
+    with pytest.raises(ConfigError, match="quantise"):
+        _export(run, ["fused"], tmp_path / "none", Choices(requantize=True))
+    assert not (tmp_path / "none").exists()
+
+
+def test_what_a_check_refused_decides_the_exit_code(run, tmp_path, monkeypatch):
+    problem = CheckFailed("it takes the adapter away", where="--requantize")
+
+    def erased(live, folder, choices):
+        (folder / "half.safetensors").write_bytes(b"half")
+        raise problem
+
+    losing = export.EXPORTERS["fused"]._replace(write=erased)
+    monkeypatch.setitem(export.EXPORTERS, "fused", losing)
+    entries = _export(run, ["fused", "mlx"], tmp_path / "out")
+    assert not (tmp_path / "out" / "fused").exists()
+    assert entries[0]["refused"]["message"] == problem.message
+    assert [e["verified"] for e in entries[1:]] == [True]
+    assert export.ends_with(entries) == CheckFailed.exit_code
+    with pytest.raises(CheckFailed, match="fused was not made: it takes"):
+        export.raise_unless_verified(entries, tmp_path / "out")
+
+
+def test_a_product_that_its_reader_cannot_open_is_not_verified(
+    run, tmp_path, monkeypatch
+):
+    whole = export.EXPORTERS["peft"]
+
+    def damaged(live, folder, choices):
+        product = whole.write(live, folder, choices)
+        path = folder / "adapter_model.safetensors"
+        path.write_bytes(path.read_bytes()[:99])
+        return product
+
+    bad = whole._replace(write=damaged, readers=("mlx-rsft",))
+    monkeypatch.setitem(export.EXPORTERS, "peft", bad)
+    entries = _export(run, ["peft", "gguf"], tmp_path / "out")
+    assert entries[0]["verified"] is False
+    assert entries[1]["verified"] is True
+    with pytest.raises(CheckFailed, match="mlx-rsft does not read"):
+        export.raise_unless_verified(entries, tmp_path / "out")
+
+
 def test_what_is_not_verified_says_so(run, tmp_path):
     (entry,) = _export(run, ["peft"], tmp_path / "out", verified=False)
     assert entry["verified"] is entry["reader"] is None
