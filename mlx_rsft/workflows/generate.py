@@ -10,6 +10,7 @@ from mlx_rsft.config import Resolved
 from mlx_rsft.data import templates
 from mlx_rsft.errors import ConfigError
 from mlx_rsft.evaluation import generate as generation
+from mlx_rsft.models import load
 from mlx_rsft.workflows import assemble
 from mlx_rsft.workflows.reporter import Reporter
 
@@ -51,7 +52,9 @@ def generate(
         model,
         tokenizer,
         tokens,
-        max_tokens=config.evaluation.max_tokens,
+        max_tokens=load.room(
+            load.context_length(loaded.path), len(tokens), config.evaluation.max_tokens
+        ),
         temperature=temperature,
         seed=config.seed,
     )
