@@ -249,7 +249,10 @@ def test_training_goes_on_from_an_adapter(run, tiny_folder, tiny_data, tmp_path,
 
 def test_programs_are_asked_by_name(run):
     answers = export.check(_settings(), run, ["all"], Silent())
-    assert {a.stack for a in answers if not a.accepted} == {"lmstudio"}
+    assert {a.stack for a in answers if not a.accepted} == {"lmstudio", "ollama"}
+    (ollama,) = [a for a in answers if a.stack == "ollama"]
+    assert "refuses ADAPTER" in ollama.reason
+    assert ollama.target == "ollama"
     with pytest.raises(ConfigError, match="lm-studio"):
         export.check(_settings(), run, ["lm-studio"], Silent())
 
