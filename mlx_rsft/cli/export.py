@@ -106,6 +106,10 @@ def command(
     if out is None:
         raise ConfigError("No folder is given.", where="--out", hint="Pass --out DIR.")
     names, verified = _split(targets), not chosen["no_verify"]
+    export.check_targets(names)
+    flags = ("gguf_type", "requantize", "dora_as_lora")
+    given = {f"--{flag.replace('_', '-')}": bool(chosen[flag]) for flag in flags}
+    export.check_flags(names, given)
     publish.check(chosen["push"], names, verified=verified)
     entries = export.export(
         settings,

@@ -69,7 +69,7 @@ def answer_file(
             hint="Name another with --out, or remove it.",
         )
     rows = questions.read(job.asked, *rendering.reading(config))
-    loaded = assemble.model(config, reporter)
+    loaded = assemble.model(config, reporter, adapter)
     assemble.adapted(loaded, adapter)
     prompts = _prompts(rows, loaded, job)
     key = _key(resolved, adapter, loaded, job)

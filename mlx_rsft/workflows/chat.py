@@ -175,7 +175,7 @@ def chat(
     """
     config = resolved.config
     configuration.require(config, "model.source")
-    loaded = assemble.model(config, reporter)
+    loaded = assemble.model(config, reporter, adapter)
     tokenizer: Any = loaded.tokenizer
     if not tokenizer.has_chat_template:
         raise ConfigError(

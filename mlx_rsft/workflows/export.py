@@ -29,6 +29,12 @@ from mlx_rsft.workflows.reporter import Reporter
 
 RECORD = "export.json"
 UNASKED = Verdict(None, None, note="not verified: --no-verify")
+HEEDED = {
+    "--gguf-type": ("gguf", "gguf-merged", "ollama"),
+    "--requantize": ("fused", "lmstudio"),
+    "--dora-as-lora": ("gguf",),
+}
+"""Which targets heed a flag about the files."""
 
 Entries = list[dict[str, Any]]
 
@@ -192,6 +198,21 @@ def check_targets(targets: Sequence[str]) -> None:
             )
             for name in targets
             if name not in EXPORTERS
+        ]
+    )
+
+
+def check_flags(targets: Sequence[str], given: Mapping[str, bool]) -> None:
+    """Raise ConfigError for each flag that is given and changes none of the targets."""
+    raise_together(
+        [
+            ConfigError(
+                "It changes nothing of what is written.",
+                where=flag,
+                hint=f"It is for --to {' or '.join(HEEDED[flag])}; leave it out.",
+            )
+            for flag, is_given in given.items()
+            if is_given and not set(targets) & set(HEEDED[flag])
         ]
     )
 

@@ -37,7 +37,7 @@ def generate(
     configuration.require(config, "model.source")
     if not prompt.strip():
         raise ConfigError("The prompt is empty.", where="--prompt")
-    loaded = assemble.model(config, reporter)
+    loaded = assemble.model(config, reporter, adapter)
     model = assemble.adapted(loaded, adapter).model
     tokenizer = loaded.tokenizer
     if tokenizer.has_chat_template:

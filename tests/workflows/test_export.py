@@ -13,7 +13,15 @@ from mlx_rsft.export import gguf_lora
 from mlx_rsft.export.product import Choices
 from mlx_rsft.models import adapters, load
 from mlx_rsft.settings import ModelSettings
-from mlx_rsft.workflows import export, train
+from mlx_rsft.workflows import (
+    answering,
+    chat,
+    evaluate,
+    export,
+    generate,
+    serve,
+    train,
+)
 from mlx_rsft.workflows.reporter import Silent
 
 KEYS = {
@@ -171,6 +179,43 @@ def test_a_product_that_its_reader_cannot_open_is_not_verified(
     assert entries[1]["verified"] is True
     with pytest.raises(CheckFailed, match="mlx-rsft does not read"):
         export.raise_unless_verified(entries, tmp_path / "out")
+
+
+def test_a_flag_that_changes_nothing_is_refused(run, tmp_path, capsys):
+    for flag in (["--requantize"], ["--gguf-type", "f16"], ["--dora-as-lora", "4"]):
+        asked = ["export", str(run), "--to", "mlx,peft", "--out", str(tmp_path / "out")]
+        with pytest.raises(SystemExit) as ended:
+            main.main([*asked, *flag])
+        assert ended.value.code == ConfigError.exit_code
+        assert f"{flag[0]}: It changes nothing" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_damaged_adapter_is_refused_before_a_model_is_loaded(
+    run, tmp_path, monkeypatch
+):
+    broken = tmp_path / "broken"
+    shutil.copytree(run / "adapter", broken)
+    (broken / "adapters.safetensors").write_bytes(b"\0\0\0\0\0\0\0\x10{}")
+
+    def never(*_):
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr(load, "load", never)
+    asked = tmp_path / "asked.jsonl"
+    asked.write_text('{"prompt": "Hi", "completion": "Ho"}\n')
+    settings = _settings(model__source="demo", data__source=str(asked))
+    job = answering.Job(asked, tmp_path / "out.jsonl")
+    for use in (
+        lambda: evaluate.evaluate(settings, broken, Silent()),
+        lambda: generate.generate(settings, broken, "Hi", Silent()),
+        lambda: answering.answer_file(settings, broken, job, Silent()),
+        lambda: chat.chat(settings, broken, chat.Manner(), Silent()),
+        lambda: serve.serve(settings, broken, serve.Manner(port=0), Silent()),
+        lambda: _export(broken, ["mlx"], tmp_path / "out", model__source="demo"),
+    ):
+        with pytest.raises(ModelError, match="no whole safetensors file"):
+            use()
 
 
 def test_what_is_not_verified_says_so(run, tmp_path):
