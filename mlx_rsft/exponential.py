@@ -1,13 +1,17 @@
-"""Exponentials that mlx's CPU backend computes many at a time.
+"""Exponentials that mlx's CPU backend computes many at a time, and their sums.
 
 Its own take one number after another there, and cost more than the matrix products
 around them. These are additions and multiplications, so that they run as fast as memory
 delivers; they agree with mlx's to float32 rounding. On Metal and CUDA, and in other
 types, they are mlx's.
+
+It also adds one number after another, which over the 262,144 tokens of Gemma loses up to
+4e-4 of a sum. In two stages, blocks and then their sums, it is 1e-6.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import mlx.core as mx
@@ -20,6 +24,8 @@ LEAST = -126.0  # the least exponent of a normal float32
 # Minimax coefficients of 2**f for f in [-1/2, 1/2], the greatest error 1e-7.
 C0, C1, C2, C3 = 1.0, 6.931472028550421e-1, 2.402264791363012e-1, 5.550332471162809e-2
 C4, C5, C6 = 9.618437357674640e-3, 1.339887440266574e-3, 1.535336188319500e-4
+FEW = 1024
+"""Numbers that are added one after another: up to here that loses under 1e-6."""
 
 
 def wide(values: mx.array) -> mx.array:
@@ -35,6 +41,35 @@ def applies(values: mx.array) -> bool:
 def exp(values: mx.array) -> mx.array:
     """``e ** values`` for values up to 88; has no gradient of its own on the CPU."""
     return _exp(values) if applies(values) else mx.exp(values)
+
+
+def total(values: mx.array) -> mx.array:
+    """The sum over the last axis."""
+    blocks, rest = _blocks(values)
+    whole = blocks.sum(axis=-1).sum(axis=-1)
+    return whole if rest is None else whole + rest.sum(axis=-1)
+
+
+def logsumexp(values: mx.array) -> mx.array:
+    """The log-sum-exp over the last axis, kept as one of length 1; has a gradient."""
+    top = mx.stop_gradient(values.max(axis=-1, keepdims=True))
+    return top + mx.log(total(mx.exp(values - top))[..., None])
+
+
+def _blocks(values: mx.array) -> tuple[mx.array, mx.array | None]:
+    """The last axis ``[..., V]`` as ``[..., blocks, width]``, and what is left over.
+
+    Widths that leave nothing over come first: there the blocks are a view, not a copy.
+    """
+    size = values.shape[-1]
+    width = size
+    if size > FEW:
+        root = math.isqrt(size)
+        even = (w for w in range(root, root // 8, -1) if size % w == 0)
+        width = next(even, root)
+    kept = size - size % width
+    blocks = values[..., :kept].reshape(*values.shape[:-1], kept // width, width)
+    return blocks, values[..., kept:] if kept < size else None
 
 
 class Softmax(NamedTuple):
@@ -61,8 +96,8 @@ def softmax(values: mx.array) -> Softmax:
         return Softmax(share, mx.ones_like(top), lse)
     rest, bits = _split_below(values, top)
     raised = _join(rest, bits.view(mx.float32))
-    total = raised.sum(axis=-1, keepdims=True)
-    return Softmax(raised, total, top + mx.log(total))
+    whole = total(raised)[..., None]
+    return Softmax(raised, whole, top + mx.log(whole))
 
 
 def sigmoid(values: mx.array) -> mx.array:

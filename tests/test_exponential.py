@@ -42,6 +42,34 @@ def test_softmax_agrees_with_float64_and_adds_up_to_one():
     np.testing.assert_allclose(np.array(lse), wanted, rtol=1e-6)
 
 
+# Even blocks, none that are even, and Gemma's own.
+@pytest.mark.parametrize("size", [3, 1024, 1031, 49_157, 262_144])
+def test_sums_over_a_vocabulary_agree_with_float64(size):
+    values = (4 * np.random.default_rng(1).normal(size=(2, size))).astype(np.float32)
+    wide = values.astype(np.float64)
+    top = wide.max(-1)
+    wanted = top + np.log(np.exp(wide - top[:, None]).sum(-1))
+    logits = mx.array(values)
+    positive = mx.abs(logits)
+    found = [
+        (exponential.logsumexp(logits)[:, 0], wanted),
+        (exponential.softmax(logits).lse[:, 0], wanted),
+        (exponential.total(positive), np.abs(wide).sum(-1)),
+    ]
+    for ours, exact in found:
+        np.testing.assert_allclose(np.array(ours), exact, rtol=1e-6)
+    slope = np.array(mx.grad(lambda z: exponential.logsumexp(z).sum())(logits))
+    np.testing.assert_allclose(slope, np.exp(wide - wanted[:, None]), rtol=5e-6)
+    np.testing.assert_allclose(slope.sum(-1, dtype=np.float64), 1, rtol=3e-6)
+
+
+def test_what_is_impossible_has_no_share_and_no_gradient():
+    values = mx.concatenate([mx.zeros((1, 9)), mx.full((1, 9000), -mx.inf)], axis=-1)
+    assert exponential.logsumexp(values).item() == pytest.approx(np.log(9))
+    slope = mx.grad(lambda z: exponential.logsumexp(z).sum())(values)
+    np.testing.assert_allclose(np.array(slope)[0, :10], [*[1 / 9] * 9, 0], rtol=1e-6)
+
+
 def test_sigmoid_agrees_with_float64_out_to_its_ends():
     values = np.concatenate([np.linspace(-80, 80, 4001), [-1e4, 1e4]])
     found = np.array(exponential.sigmoid(mx.array(values, mx.float32)), np.float64)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
 from mlx_rsft.cli import console, options
-from mlx_rsft.errors import CheckFailed, ConfigError
+from mlx_rsft.errors import ConfigError
 
 
 @click.command(
@@ -90,8 +90,9 @@ def command(
     SOURCE is a run directory, or any folder with an adapter of mlx-lm or PEFT; --model
     names the base model where its files do not. Each product is loaded again as its
     users load it and compared with the live adapter, on bundled prompts and on rows of
-    yours (--data, or those of the run); exit code 3 if one differs. No written file
-    names a path of this machine or holds a row of yours.
+    yours (--data, or those of the run); exit code 3 if one differs. A target that cannot
+    be made is named, and the others are kept. No written file names a path of this
+    machine or holds a row of yours.
     """
     from mlx_rsft.export.product import Choices
     from mlx_rsft.workflows import export, publish
@@ -105,6 +106,10 @@ def command(
     if out is None:
         raise ConfigError("No folder is given.", where="--out", hint="Pass --out DIR.")
     names, verified = _split(targets), not chosen["no_verify"]
+    export.check_targets(names)
+    flags = ("gguf_type", "requantize", "dora_as_lora")
+    given = {f"--{flag.replace('_', '-')}": bool(chosen[flag]) for flag in flags}
+    export.check_flags(names, given)
     publish.check(chosen["push"], names, verified=verified)
     entries = export.export(
         settings,
@@ -123,8 +128,8 @@ def command(
     )
     if chosen["as_json"]:
         console.emit_json(entries)
-        if any(entry["verified"] is False for entry in entries):
-            raise click.exceptions.Exit(CheckFailed.exit_code)
+        if code := export.ends_with(entries):
+            raise click.exceptions.Exit(code)
     else:
         _show(entries, out)
         export.raise_unless_verified(entries, out)
@@ -151,9 +156,9 @@ def _show(entries: Sequence[dict[str, Any]], out: Path) -> None:
     rows = [
         [
             entry["target"],
-            str(out / entry["path"]),
+            str(out / entry["path"]) if entry["path"] else "",
             entry["reader"] or "",
-            {True: "yes", False: "NO", None: entry["note"]}[entry["verified"]],
+            _held(entry),
             entry["judged"] or "",
             _number(entry["judged"] and entry[entry["judged"]], ".2g"),
             _number(entry["tolerance"], ".2g"),
@@ -168,6 +173,12 @@ def _show(entries: Sequence[dict[str, Any]], out: Path) -> None:
     }
     for target, note in notes:
         console.emit(f"{target}: {note}")
+
+
+def _held(entry: Mapping[str, Any]) -> str:
+    if entry["path"] is None:
+        return "refused"
+    return {True: "yes", False: "NO", None: entry["note"]}[entry["verified"]]
 
 
 def _show_answers(answers: Sequence[dict[str, Any]], as_json: bool) -> None:

@@ -86,5 +86,5 @@ def examples(
     if not some:
         raise DataError(
             f"Every row is longer than the {shape.max_length} tokens allowed.",
-            hint="Raise --max-length, or choose --overlong truncate.",
+            hint="Raise --max-length where the model reads more, or choose --overlong truncate.",
         )

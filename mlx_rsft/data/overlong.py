@@ -18,8 +18,8 @@ def _refuse(example: Example, most: int, starts: frozenset[int]) -> Example | No
     raise DataError(
         f"The row has {len(example.tokens)} tokens, more than the {most} allowed.",
         where=example.where,
-        hint="Raise --max-length, shorten the row, or choose --overlong drop or "
-        "truncate; no answer is ever cut.",
+        hint="Raise --max-length where the model reads more, shorten the row, or choose "
+        "--overlong drop or truncate; no answer is ever cut.",
         fault=TOO_LONG,
     )
 
@@ -48,7 +48,8 @@ def _truncate(example: Example, most: int, starts: frozenset[int]) -> Example | 
         raise DataError(
             f"The last answer alone has more than the {most} tokens allowed.",
             where=example.where,
-            hint="Raise --max-length, or choose --overlong drop; no answer is ever cut.",
+            hint="Raise --max-length where the model reads more, or choose --overlong "
+            "drop; no answer is ever cut.",
             fault=TOO_LONG,
         )
     return replace(example, tokens=tokens, spans=tuple(spans))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import mlx.core as mx
 import numpy as np
 
-from mlx_rsft import lanes, shards
+from mlx_rsft import exponential, lanes, shards
 from mlx_rsft.data.batching import collate, micro_batches
 from mlx_rsft.data.conversation import Batch, Example
 from mlx_rsft.errors import ConfigError
@@ -114,5 +114,5 @@ def _tokens(
 
 def _kl(base: Rows, now: Rows) -> mx.array:
     apart_NV = base.logits_NV - now.logits_NV
-    mean_N = (base.raised_NV * apart_NV).sum(axis=-1) / base.total_N
+    mean_N = exponential.total(base.raised_NV * apart_NV) / base.total_N
     return mx.maximum(mean_N - base.lse_N + now.lse_N, 0)

@@ -209,7 +209,7 @@ def _metrics(story: Story) -> str:
 def _checks(product: Product, entries: Sequence[Mapping[str, Any]]) -> str:
     lines: list[str] = []
     for entry in entries:
-        if entry["verified"] is None:
+        if entry["judged"] is None:
             lines.append(f"- {entry['note']}")
         else:
             lines.append(f"- {entry['reader']}: {_figures(entry)}")

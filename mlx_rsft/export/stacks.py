@@ -60,20 +60,32 @@ def _lmstudio(stack: str, live: Live) -> Answer:
     )
 
 
-def _gguf(stack: str, live: Live) -> Answer:
-    merged = "gguf-merged" if stack == "llama.cpp" else stack
+def _llama_cpp(stack: str, live: Live) -> Answer:
+    if problem := _no_gguf(live):
+        advice = "pass --to gguf-merged: a merged model"
+        return Answer(stack, False, "gguf-merged", problem, advice)
+    advice = "pass it as --lora with the base model's .gguf"
+    return Answer(stack, True, "gguf", "a LoRA of a known architecture", advice)
+
+
+def _ollama(stack: str, live: Live) -> Answer:
+    reason = "from 0.34.1 on it refuses ADAPTER in new Modelfiles"
+    advice = "pass --to ollama: a merged model"
+    if not _no_gguf(live):
+        advice += (
+            "; to an older one, name the .gguf of --to gguf in ADAPTER, never the "
+            "folder: it reads its scale and its query rows wrongly"
+        )
+    return Answer(stack, False, "ollama", reason, advice)
+
+
+def _no_gguf(live: Live) -> str:
+    """Why llama.cpp takes no such adapter; empty if it does."""
     try:
         gguf_lora.refuse(live, Choices())
     except ConfigError as problem:
-        return Answer(
-            stack, False, merged, problem.message, f"pass --to {merged}: a merged model"
-        )
-    advice = {
-        "ollama": "name the .gguf in ADAPTER, never the folder: Ollama reads its scale "
-        "and its query rows wrongly",
-        "llama.cpp": "pass it as --lora with the base model's .gguf",
-    }[stack]
-    return Answer(stack, True, "gguf", "a LoRA of a known architecture", advice)
+        return problem.message
+    return ""
 
 
 def _server(stack: str, live: Live) -> Answer:
@@ -118,8 +130,8 @@ FLAGS: dict[str, Callable[[int], str]] = {
 STACKS: dict[str, Callable[[str, Live], Answer]] = {
     "mlx-lm": _mlx,
     "lmstudio": _lmstudio,
-    "ollama": _gguf,
-    "llama.cpp": _gguf,
+    "ollama": _ollama,
+    "llama.cpp": _llama_cpp,
     "vllm": _server,
     "sglang": _server,
     "tgi": _server,

@@ -41,14 +41,15 @@ def differentiable(
         through = exponential.wide(hidden_ND).sum() * 0
         return kernel.no_tokens()._replace(objective=through)
     logits_NV = exponential.wide(head(hidden_ND))
-    logp_NV = logits_NV - mx.logsumexp(logits_NV, axis=-1, keepdims=True)
-    logp_N = mx.take_along_axis(logp_NV, targets_N[:, None], axis=-1)[:, 0]
+    lse_N = exponential.logsumexp(logits_NV)[:, 0]
+    logp_N = mx.take_along_axis(logits_NV, targets_N[:, None], axis=-1)[:, 0] - lse_N
     stats = kernel.facts(kernel.read(logits_NV, targets_N), recipe.head_facts, known)
     scale_N = kernel.scale(known, logp_N)
     weight_N = recipe.weight(stats) * scale_N  # the facts are held, so it is too
     loss_N = -weight_N * logp_N
     for pull in recipe.pulls:
         log_r_NV = kernel.held_target(pull, head, logits_NV, reference_ND)
-        gap_N = (mx.exp(log_r_NV) * (log_r_NV - logp_NV)).sum(axis=-1)
+        # r adds up to 1. Were lse inside, its gradient would be a sum in one stage.
+        gap_N = exponential.total(mx.exp(log_r_NV) * (log_r_NV - logits_NV)) + lse_N
         loss_N = loss_N + kernel.pull_strength(pull, known, scale_N) * gap_N
     return kernel.summed(loss_N.sum(), stats.logp, weight_N, stats.p)

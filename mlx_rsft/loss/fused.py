@@ -9,7 +9,7 @@ from functools import partial, reduce
 
 import mlx.core as mx
 
-from mlx_rsft import lanes
+from mlx_rsft import exponential, lanes
 from mlx_rsft.lanes import Job
 from mlx_rsft.loss import kernel
 from mlx_rsft.loss.kernel import CHUNK_BYTES, chunks
@@ -106,7 +106,7 @@ def _logit_slope(
         strength_N = kernel.pull_strength(pull, known, scale_N)
         r_NV = mx.exp(log_r_NV)
         away_NV = log_r_NV - rows.logits_NV + rows.lse_N[:, None]
-        objective = objective + (strength_N * (r_NV * away_NV).sum(axis=-1)).sum()
+        objective = objective + (strength_N * exponential.total(r_NV * away_NV)).sum()
         pulled_N = pulled_N + strength_N
         share_NV = strength_N[:, None] * r_NV
         drawn_NV = share_NV if drawn_NV is None else drawn_NV + share_NV

@@ -54,9 +54,11 @@ def facts(rows: Rows, wanted: Sequence[str], known: Known) -> TokenStats:
     logits_NV, raised_NV, total_N, lse_N, logp_N = map(mx.stop_gradient, rows)
     found: dict[str, mx.array] = {}
     if "entropy" in wanted:
-        found["entropy"] = lse_N - (raised_NV * logits_NV).sum(axis=-1) / total_N
+        found["entropy"] = lse_N - exponential.total(raised_NV * logits_NV) / total_N
     if "collision" in wanted:
-        found["collision"] = mx.square(raised_NV).sum(axis=-1) / mx.square(total_N)
+        found["collision"] = exponential.total(mx.square(raised_NV)) / mx.square(
+            total_N
+        )
     if "top_entropy" in wanted:
         top = mx.topk(logits_NV, min(TOP, logits_NV.shape[-1]), axis=-1)
         share = mx.softmax(top, axis=-1)

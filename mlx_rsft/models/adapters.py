@@ -16,7 +16,7 @@ from mlx.utils import tree_flatten
 
 from mlx_rsft import files
 from mlx_rsft.errors import ConfigError, ModelError, RsftError, raise_together
-from mlx_rsft.models import fitted, peft_adapter, stored, targets
+from mlx_rsft.models import fitted, peft_adapter, stored, targets, tensor_file
 from mlx_rsft.models.targets import Targets
 from mlx_rsft.settings import AdapterSettings
 
@@ -159,6 +159,14 @@ def save(model: nn.Module, config: dict[str, Any], folder: Path) -> None:
     with files.new_folder(folder) as scratch:
         mx.save_safetensors(str(scratch / "adapters.safetensors"), parameters)
         files.write_json(scratch / "adapter_config.json", config)
+
+
+def look(folder: Path) -> None:
+    """Raise ModelError for what can be seen of an adapter's files without a model."""
+    text = stored.config(folder)
+    name = peft_adapter.WEIGHTS if stored.is_peft(text) else stored.WEIGHTS
+    if (path := folder / name).is_file():  # which others are no good, ``load`` says
+        tensor_file.entries(path)
 
 
 def load(model: nn.Module, folder: Path) -> dict[str, Any]:

@@ -35,6 +35,8 @@ FLOAT_TYPES = ("float32", "half")
 LONGEST_NAME = 100
 
 Config = dict[str, Any]
+Places = dict[str, tuple[str, tuple[int, ...]]]
+"""Name and shape in Hugging Face models by name in the file."""
 
 
 def as_folder(source: Path, *, float_type: str) -> Path:
@@ -97,12 +99,12 @@ def convert(source: Path, folder: Path, *, float_type: str) -> None:
     if float_type == "half":
         float_type = architecture.half
     config = architecture.config(file)
-    names = _names(file, architecture, config)
+    places = _places(file, architecture, config)
     documents = gguf_tokenizer.documents(file)
     with files.new_folder(folder) as scratch:
         for name, text in documents.items():
             files.write_text(scratch / name, text)
-        weights, layouts = _weights(file, architecture, config, names, float_type)
+        weights, layouts = _weights(file, architecture, config, places, float_type)
         model = str(scratch / "model.safetensors")
         mx.save_safetensors(model, weights, metadata={"format": "mlx"})
         special = gguf_vocabulary.special_ids(file)
@@ -115,27 +117,26 @@ def convert(source: Path, folder: Path, *, float_type: str) -> None:
         files.write_json(scratch / "config.json", record)
 
 
-def _names(
-    file: GgufFile, architecture: Architecture, config: Config
-) -> dict[str, str]:
-    """The tensors' names here and in Hugging Face models.
+def _places(file: GgufFile, architecture: Architecture, config: Config) -> Places:
+    """Where each tensor goes.
 
     Raises:
         ModelError: If tensors are missing, unknown or of another shape; names each.
     """
-    expected = _expected(architecture, config)
+    biases = _spelled(architecture.biases_of(config), config)
+    expected = _expected(architecture, config) | biases
     found = {name: tensor.shape for name, tensor in file.tensors.items()}
     unknown = sorted(found.keys() - expected.keys() - architecture.consumed)
     problems = [f"{_named(name)} has no counterpart in MLX's model" for name in unknown]
     for name, (_, shape) in expected.items():
-        if name not in found:
+        if name not in found and name not in biases:
             problems.append(f"{name} is missing")
-        elif found[name] != shape:
+        elif found.get(name, shape) != shape:
             wanted = "the metadata and the vocabulary say"
             problems.append(f"{name} has shape {found[name]}; {wanted} {shape}")
     where = str(file.path)
     raise_together([ModelError(problem, where=where) for problem in problems])
-    return {name: theirs for name, (theirs, _) in expected.items()}
+    return expected
 
 
 def _named(name: str) -> str:
@@ -144,10 +145,16 @@ def _named(name: str) -> str:
     return plain if len(plain) < LONGEST_NAME else f"{plain[:LONGEST_NAME]}..."
 
 
-def _expected(
-    architecture: Architecture, config: Config
-) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """GGUF name to Hugging Face name and shape, every layer spelled out."""
+def _expected(architecture: Architecture, config: Config) -> Places:
+    """All that a file must have."""
+    expected = _spelled(architecture.tensors, config)
+    if config["tie_word_embeddings"]:
+        del expected["output.weight"]
+    return expected
+
+
+def _spelled(tensors: Mapping[str, tuple[str, str]], config: Config) -> Places:
+    """Names and shapes with every layer spelled out."""
     sizes = {
         "D": config["hidden_size"],
         "F": config["intermediate_size"],
@@ -158,14 +165,12 @@ def _expected(
     }
     sizes["S"] = sizes["Q"] + 2 * sizes["K"]
     sizes["U"] = 2 * sizes["F"]
-    expected: dict[str, tuple[str, tuple[int, ...]]] = {}
-    for ours, (theirs, letters) in architecture.tensors.items():
+    spelled: Places = {}
+    for ours, (theirs, letters) in tensors.items():
         shape = tuple(sizes[letter] for letter in letters)
         for layer in range(config["num_hidden_layers"] if "{}" in ours else 1):
-            expected[ours.format(layer)] = theirs.format(layer), shape
-    if config["tie_word_embeddings"]:
-        del expected["output.weight"]
-    return expected
+            spelled[ours.format(layer)] = theirs.format(layer), shape
+    return spelled
 
 
 @np.errstate(over="ignore", invalid="ignore")  # what they give, _rounded refuses
@@ -173,14 +178,17 @@ def _weights(
     file: GgufFile,
     architecture: Architecture,
     config: Config,
-    names: Mapping[str, str],
+    places: Places,
     float_type: str,
 ) -> tuple[dict[str, mx.array], dict[str, Layout]]:
     """MLX's parameters by name, and the layout of each quantised module."""
     weights: dict[str, mx.array] = {}
     layouts: dict[str, Layout] = {}
-    for ours, theirs in names.items():
-        tensor = file.tensors[ours]
+    for ours, (theirs, shape) in places.items():
+        tensor = file.tensors.get(ours)
+        if tensor is None:  # a bias that llama.cpp does not add
+            weights[theirs] = mx.zeros(shape, getattr(mx, float_type))
+            continue
         rows = architecture.rows(ours, tensor.data, config)
         parts: dict[str, Any]
         if _stays(ours, tensor):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from mlx_rsft.models import (
@@ -27,6 +28,13 @@ class Architecture(NamedTuple):
     rows: Callable[[str, Bytes, Config], Bytes] = gguf_decoder.as_stored
     norm_offset: float = 0.0  # what a norm has more than in Hugging Face models
     half: str = "float16"  # the 16-bit type that its activations fit
+    # by the field of ``config`` that says they are there; those missing are zeros
+    biases: Mapping[str, Mapping[str, tuple[str, str]]] = MappingProxyType({})
+
+    def biases_of(self, config: Config) -> dict[str, tuple[str, str]]:
+        """The biases of a model, those that its file lacks too."""
+        chosen = [tensors for flag, tensors in self.biases.items() if config[flag]]
+        return {name: target for tensors in chosen for name, target in tensors.items()}
 
 
 ARCHITECTURES: dict[str, Architecture] = {
@@ -35,6 +43,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         gguf_llama.TENSORS,
         frozenset({gguf_llama.ROPE_FACTORS}),
         gguf_llama.rows,
+        biases=gguf_llama.BIASES,
     ),
     "qwen2": Architecture(gguf_qwen.config_2, gguf_qwen.TENSORS_2, half="bfloat16"),
     "qwen3": Architecture(gguf_qwen.config_3, gguf_qwen.TENSORS_3, half="bfloat16"),

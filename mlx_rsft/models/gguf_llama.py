@@ -5,6 +5,7 @@ What MLX's llama model cannot express is refused by name.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,23 @@ TENSORS: dict[str, tuple[str, str]] = {
     **gguf_decoder.TENSORS,
     "blk.{}.ffn_norm.weight": ("model.layers.{}.post_attention_layernorm.weight", "D"),
 }
+_ATTENTION = "model.layers.{}.self_attn"
+_MLP = "model.layers.{}.mlp"
+BIASES: dict[str, dict[str, tuple[str, str]]] = {
+    # the field of config.json that gives MLX's model all of them: those
+    "attention_bias": {
+        "blk.{}.attn_q.bias": (f"{_ATTENTION}.q_proj.bias", "Q"),
+        "blk.{}.attn_k.bias": (f"{_ATTENTION}.k_proj.bias", "K"),
+        "blk.{}.attn_v.bias": (f"{_ATTENTION}.v_proj.bias", "K"),
+        "blk.{}.attn_output.bias": (f"{_ATTENTION}.o_proj.bias", "D"),
+    },
+    "mlp_bias": {
+        "blk.{}.ffn_gate.bias": (f"{_MLP}.gate_proj.bias", "F"),
+        "blk.{}.ffn_up.bias": (f"{_MLP}.up_proj.bias", "F"),
+        "blk.{}.ffn_down.bias": (f"{_MLP}.down_proj.bias", "D"),
+    },
+}
+"""llama.cpp adds each that a file has; MLX's model adds all of a kind, or none."""
 ROPE_FACTORS = "rope_freqs.weight"
 
 
@@ -41,12 +59,19 @@ def config(file: GgufFile) -> Config:
         "model_type": "llama",
         **shared,
         "hidden_act": "silu",
-        "mlp_bias": False,
+        **{flag: _has(file, shared, tensors) for flag, tensors in BIASES.items()},
         # mlx-lm reads the first two, transformers from version 5 on the third.
         "rope_theta": base,
         "rope_scaling": scaling,
         "rope_parameters": rope_parameters(base, scaling),
     }
+
+
+def _has(file: GgufFile, shared: Config, tensors: Mapping[str, object]) -> bool:
+    blocks = range(shared["num_hidden_layers"])
+    return any(
+        name.format(number) in file.tensors for name in tensors for number in blocks
+    )
 
 
 def rows(name: str, stored: Rows, config: Config) -> Rows:

@@ -146,6 +146,16 @@ def context_length(folder: Path) -> int | None:
     return None
 
 
+def room(context: int | None, length: int, wanted: int) -> int:
+    """Tokens that an answer may have behind ``length`` others; ModelError if none."""
+    if context is not None and length >= context:
+        raise ModelError(
+            f"The text is {length} tokens long; the model reads and writes at most "
+            f"{context}."
+        )
+    return wanted if context is None else min(wanted, context - length)
+
+
 def window_left_out(config: Mapping[str, Any]) -> int | None:
     """The sliding window of a model that mlx-lm runs without one, in tokens.
 

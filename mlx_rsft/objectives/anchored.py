@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import mlx.core as mx
 
+from mlx_rsft import exponential
 from mlx_rsft.objectives.limits import above, at_least, between
 from mlx_rsft.objectives.power import sft
 from mlx_rsft.objectives.tokens import Pull, TokenStats, TokenWeight, needed
@@ -17,7 +18,7 @@ MOST_RATIO = 10.0
 
 
 def _log_softmax(logits: mx.array) -> mx.array:
-    return logits - mx.logsumexp(logits, axis=-1, keepdims=True)
+    return logits - exponential.softmax(logits).lse
 
 
 def kl(strength: float) -> Pull:

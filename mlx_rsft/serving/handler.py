@@ -11,6 +11,8 @@ from typing import Any, Protocol
 
 from mlx_lm.server import APIHandler, CompletionRequest
 
+from mlx_rsft.errors import ModelError
+from mlx_rsft.models import load
 from mlx_rsft.serving import requests
 from mlx_rsft.serving.generator import Generator, Log
 from mlx_rsft.serving.provider import Served
@@ -145,14 +147,10 @@ class Handler(APIHandler):
             ) from None
         if not length:
             raise Refused(400, "The prompt has no tokens.")
-        if context is not None:
-            if length >= context:
-                raise Refused(
-                    400,
-                    f"The prompt is {length} tokens long; the model reads and writes "
-                    f"at most {context}.",
-                )
-            self.max_tokens = min(self.max_tokens, context - length)
+        try:
+            self.max_tokens = load.room(context, length, self.max_tokens)
+        except ModelError as problem:
+            raise Refused(400, problem.message) from None
         super().handle_completion(request, stop_words)
 
     def _set_completion_headers(self, status_code: int = 200) -> None:

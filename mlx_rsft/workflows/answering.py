@@ -18,6 +18,7 @@ from mlx_rsft.errors import (
     ConfigError,
     DataError,
     Interrupted,
+    ModelError,
     RsftError,
     raise_together,
 )
@@ -68,7 +69,7 @@ def answer_file(
             hint="Name another with --out, or remove it.",
         )
     rows = questions.read(job.asked, *rendering.reading(config))
-    loaded = assemble.model(config, reporter)
+    loaded = assemble.model(config, reporter, adapter)
     assemble.adapted(loaded, adapter)
     prompts = _prompts(rows, loaded, job)
     key = _key(resolved, adapter, loaded, job)
@@ -108,14 +109,10 @@ def _prompts(
                 raise
             problems.append(DataError(problem.message, where=row.where))
             continue
-        if most is not None and len(tokens) >= most:
-            problems.append(
-                DataError(
-                    f"The question is {len(tokens)} tokens long; the model reads and "
-                    f"writes at most {most}.",
-                    where=row.where,
-                )
-            )
+        try:
+            load.room(most, len(tokens), 1)
+        except ModelError as problem:
+            problems.append(DataError(problem.message, where=row.where))
         found.append(tokens)
     raise_together(problems)
     return found

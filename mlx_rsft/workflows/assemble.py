@@ -148,8 +148,16 @@ def splits(
     return Splits(rows, hashes)
 
 
-def model(config: Config, reporter: Reporter) -> LoadedModel:
-    """The base model with the chosen template; says what was corrected on the way."""
+def model(
+    config: Config, reporter: Reporter, adapter: Path | None = None
+) -> LoadedModel:
+    """The base model with the chosen template; says what was corrected on the way.
+
+    The files of an adapter that is to be put on it are looked at first, because a model
+    takes seconds to load.
+    """
+    if adapter is not None:
+        adapters.look(adapter)
     with _loading(config, reporter) as report:
         loaded = load.load(config.model, report)
     return _spoken(loaded, config, reporter)

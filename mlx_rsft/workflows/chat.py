@@ -10,7 +10,7 @@ from typing import Any
 from mlx_rsft import config as configuration
 from mlx_rsft.config import Resolved
 from mlx_rsft.data import templates
-from mlx_rsft.errors import ConfigError, nearest
+from mlx_rsft.errors import ConfigError, ModelError, nearest
 from mlx_rsft.evaluation import generate as generation
 from mlx_rsft.models import load
 from mlx_rsft.models.load import LoadedModel
@@ -107,15 +107,11 @@ class Chat:
 
     def _room(self, length: int) -> int:
         """Tokens that an answer may have behind a prompt of this length."""
-        if self._context is None:
-            return self._manner.max_tokens
-        if length >= self._context:
-            raise ConfigError(
-                f"The conversation is {length} tokens long; the model reads and writes "
-                f"at most {self._context}.",
-                hint="Forget it with /reset.",
-            )
-        return min(self._manner.max_tokens, self._context - length)
+        try:
+            return load.room(self._context, length, self._manner.max_tokens)
+        except ModelError as problem:
+            hint = "Forget the conversation with /reset."
+            raise ConfigError(problem.message, hint=hint) from None
 
     def command(self, line: str) -> str:
         """Do what a line with a slash says; returns what to tell the user.
@@ -179,7 +175,7 @@ def chat(
     """
     config = resolved.config
     configuration.require(config, "model.source")
-    loaded = assemble.model(config, reporter)
+    loaded = assemble.model(config, reporter, adapter)
     tokenizer: Any = loaded.tokenizer
     if not tokenizer.has_chat_template:
         raise ConfigError(

@@ -20,6 +20,7 @@ from mlx_rsft.data.check import Finding, Watch
 from mlx_rsft.data.conversation import Conversation, Example
 from mlx_rsft.data.examples import Shape
 from mlx_rsft.errors import ConfigError, DataError
+from mlx_rsft.models import source as model_source
 from mlx_rsft.report.tokens import tokens_page
 from mlx_rsft.settings import Config
 from mlx_rsft.workflows import assemble, rendering
@@ -62,7 +63,9 @@ def check(resolved: Resolved, place: Path, reporter: Reporter) -> dict[str, Any]
     config = resolved.config
     shape: Shape | None = None
     if config.model.source:
-        shape = rendering.shape(config, assemble.tokenizer(config, reporter))
+        tokenizer = assemble.tokenizer(config, reporter)
+        folder = model_source.as_folder(config.model.source)
+        shape = rendering.shape(config, tokenizer, folder)
     splits = source.find_splits(place.expanduser())
     found: list[Finding] = []
     described: dict[str, dict[str, Any]] = {}

@@ -36,7 +36,7 @@ def evaluate(
             where="evaluation.general",
             hint="Name the splits with --splits, or rename its file.",
         )
-    loaded = assemble.model(config, reporter)
+    loaded = assemble.model(config, reporter, adapter)
     rows = dict(assemble.splits(paths, config, loaded, reporter).rows)
     if config.evaluation.general:
         rows[general.NAME] = general.examples(loaded.tokenizer)

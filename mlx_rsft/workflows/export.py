@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mlx_rsft import files
 from mlx_rsft.config import Resolved
-from mlx_rsft.errors import CheckFailed, ConfigError, nearest, raise_together
+from mlx_rsft.errors import (
+    CheckFailed,
+    ConfigError,
+    MachineError,
+    ModelError,
+    RsftError,
+    nearest,
+    raise_together,
+)
 from mlx_rsft.export import EXPORTERS, verify
 from mlx_rsft.export.live import Live
 from mlx_rsft.export.product import Choices, Product
@@ -20,6 +29,12 @@ from mlx_rsft.workflows.reporter import Reporter
 
 RECORD = "export.json"
 UNASKED = Verdict(None, None, note="not verified: --no-verify")
+HEEDED = {
+    "--gguf-type": ("gguf", "gguf-merged", "ollama"),
+    "--requantize": ("fused", "lmstudio"),
+    "--dora-as-lora": ("gguf",),
+}
+"""Which targets heed a flag about the files."""
 
 Entries = list[dict[str, Any]]
 
@@ -36,6 +51,9 @@ def export(
 ) -> Entries:
     """Write every target into a folder of its own name in ``out``, and read it back.
 
+    A target that cannot be made takes no other with it: its entry has no path, and says
+    in ``refused`` why, as an error does.
+
     Args:
         resolved: The settings; what a run recorded of itself fills what is not given.
         adapter: A run, or an adapter's folder, mlx-lm's or PEFT's.
@@ -49,21 +67,30 @@ def export(
         What ``export.json`` holds: an entry per target and reader.
 
     Raises:
-        RsftError: Whatever is wrong with what is given; nothing is left behind.
+        RsftError: Whatever is wrong with what is given, or with every target; nothing is
+            left behind.
     """
     check_targets(targets)
     check_free(out)
     resolved = subject.completed(resolved, adapter)
     live = subject.opened(resolved, adapter, reporter, choices.base_name)
     with files.new_folder(out) as scratch:
-        made = [_written(name, live, scratch, choices, reporter) for name in targets]
+        tried = {
+            name: _tried(name, live, scratch, choices, reporter) for name in targets
+        }
+        refused = [each for each in tried.values() if isinstance(each, RsftError)]
+        if len(refused) == len(tried):
+            raise_together(refused)
         asked = None
         if verified:
             with reporter.task("ask the live model", 0):
                 asked = verify.questions(live, subject.rows(resolved, live, reporter))
         told = publish.story(adapter)
         entries: Entries = []
-        for product in made:
+        for name, product in tried.items():
+            if isinstance(product, RsftError):
+                entries.append(_refused(name, product))
+                continue
             found = _entries(product, live, asked, scratch, reporter)
             publish.write_card(live, product, told, found)
             entries += found
@@ -103,23 +130,46 @@ def check(
 
 
 def raise_unless_verified(entries: Entries, out: Path) -> None:
-    """Say which readers found something else than the live model.
+    """Say what is no product to use: what readers find otherwise, and what was refused.
 
     Raises:
-        CheckFailed: If there is one; what was written is still there.
+        CheckFailed: If a reader found something else than the live model, or a target
+            was refused by a check; what was written is still there.
+        ConfigError: If targets were refused for other reasons alone.
     """
-    raise_together(
-        [
-            CheckFailed(
-                f"{entry['reader']} reads {entry['target']} otherwise than the live "
-                f"model: {_figures(entry)}.",
-                where=str(out / entry["path"]),
-                hint="Do not use it.",
-            )
-            for entry in entries
-            if entry["verified"] is False
-        ]
+    raise_together(_problems(entries, out))
+
+
+def ends_with(entries: Entries) -> int:
+    """The exit code of what ``raise_unless_verified`` raises; 0 where it does not."""
+    return max((each.exit_code for each in _problems(entries, Path())), default=0)
+
+
+def _problems(entries: Entries, out: Path) -> list[RsftError]:
+    """What a check said no to comes first, for it decides the exit code."""
+    found = [_differs(entry, out) for entry in entries if entry["verified"] is False]
+    found += [_not_made(entry) for entry in entries if entry["path"] is None]
+    return sorted(found, key=lambda problem: -problem.exit_code)
+
+
+def _differs(entry: Mapping[str, Any], out: Path) -> RsftError:
+    reader, target = entry["reader"], entry["target"]
+    if entry["judged"]:
+        said = f"reads {target} otherwise than the live model: {_figures(entry)}."
+    else:
+        said = f"does not read {target}: {entry['note']}"
+    return CheckFailed(
+        f"{reader} {said}",
+        where=str(out / entry["path"]),
+        hint="Do not use it.",
     )
+
+
+def _not_made(entry: Mapping[str, Any]) -> RsftError:
+    said = entry["refused"]
+    kind = CheckFailed if said["kind"] == CheckFailed.kind else ConfigError
+    message = f"{entry['target']} was not made: {said['message']}"
+    return kind(message, where=said["where"], hint=said["hint"])
 
 
 def _figures(entry: Mapping[str, Any]) -> str:
@@ -152,6 +202,21 @@ def check_targets(targets: Sequence[str]) -> None:
     )
 
 
+def check_flags(targets: Sequence[str], given: Mapping[str, bool]) -> None:
+    """Raise ConfigError for each flag that is given and changes none of the targets."""
+    raise_together(
+        [
+            ConfigError(
+                "It changes nothing of what is written.",
+                where=flag,
+                hint=f"It is for --to {' or '.join(HEEDED[flag])}; leave it out.",
+            )
+            for flag, is_given in given.items()
+            if is_given and not set(targets) & set(HEEDED[flag])
+        ]
+    )
+
+
 def check_free(out: Path) -> None:
     """Raise ConfigError unless ``out`` is a folder to be made."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -162,13 +227,33 @@ def check_free(out: Path) -> None:
         )
 
 
-def _written(
+def _tried(
     target: str, live: Live, out: Path, choices: Choices, reporter: Reporter
-) -> Product:
+) -> Product | RsftError:
+    """The product, or why there is none; then nothing of it is left."""
     folder = out / target
     folder.mkdir()
-    with reporter.task(f"write {target}", 0):
-        return EXPORTERS[target].write(live, folder, choices)
+    try:
+        with reporter.task(f"write {target}", 0):
+            return EXPORTERS[target].write(live, folder, choices)
+    except RsftError as problem:
+        shutil.rmtree(folder)
+        return problem.with_traceback(None)
+
+
+def _verdict(live: Live, product: Product, asked: Questions, reader: str) -> Verdict:
+    """What a reader makes of a product; one that cannot open it has not verified it."""
+    try:
+        return verify.verify(live, product, asked, reader)
+    except (ModelError, MachineError) as problem:
+        return Verdict(reader, False, note=problem.message)
+
+
+def _refused(target: str, problem: RsftError) -> dict[str, Any]:
+    """The entry of a target that was not made."""
+    verdict = Verdict(None, None, note=f"refused: {problem}")
+    head = {"target": target, "path": None, "refused": problem.as_record()}
+    return head | verdict.as_record() | {"notes": []}
 
 
 def _entries(
@@ -186,6 +271,6 @@ def _entries(
     found: Entries = []
     for reader in EXPORTERS[product.target].readers:
         with reporter.task(f"read {product.target} with {reader}", 0):
-            verdict = verify.verify(live, product, asked, reader)
+            verdict = _verdict(live, product, asked, reader)
         found.append(head | verdict.as_record() | tail)
     return found

@@ -10,6 +10,7 @@ from mlx_rsft.config import Resolved
 from mlx_rsft.data import templates
 from mlx_rsft.errors import ConfigError
 from mlx_rsft.evaluation import generate as generation
+from mlx_rsft.models import load
 from mlx_rsft.workflows import assemble
 from mlx_rsft.workflows.reporter import Reporter
 
@@ -36,7 +37,7 @@ def generate(
     configuration.require(config, "model.source")
     if not prompt.strip():
         raise ConfigError("The prompt is empty.", where="--prompt")
-    loaded = assemble.model(config, reporter)
+    loaded = assemble.model(config, reporter, adapter)
     model = assemble.adapted(loaded, adapter).model
     tokenizer = loaded.tokenizer
     if tokenizer.has_chat_template:
@@ -51,7 +52,9 @@ def generate(
         model,
         tokenizer,
         tokens,
-        max_tokens=config.evaluation.max_tokens,
+        max_tokens=load.room(
+            load.context_length(loaded.path), len(tokens), config.evaluation.max_tokens
+        ),
         temperature=temperature,
         seed=config.seed,
     )

@@ -26,10 +26,11 @@ def reading(config: Config) -> tuple[str, dict[str, str], str]:
     return data.format, source.parse_columns(data.map), data.encoding
 
 
-def shape(config: Config, tokenizer: Any) -> Shape:
-    """What examples are to be like."""
+def shape(config: Config, tokenizer: Any, folder: Path) -> Shape:
+    """What examples are to be like; none is longer than the folder's model reads."""
     data = config.data
-    return Shape(tokenizer, data.train_on, data.max_length, data.overlong)
+    most = min(data.max_length, load.context_length(folder) or data.max_length)
+    return Shape(tokenizer, data.train_on, most, data.overlong)
 
 
 def split(
@@ -41,7 +42,7 @@ def split(
     reporter: Reporter,
 ) -> Rendered:
     """One split as tokens, rendered now unless it was before."""
-    wanted = shape(config, loaded.tokenizer)
+    wanted = shape(config, loaded.tokenizer, loaded.path)
 
     def make(outcome: Counter[str]) -> Iterator[Example]:
         found = formats.split_conversations(paths, *reading(config))

@@ -76,7 +76,7 @@ def serve(
 def _served(
     resolved: Resolved, adapter: Path | None, manner: Manner, reporter: Reporter
 ) -> Served:
-    loaded = assemble.model(resolved.config, reporter)
+    loaded = assemble.model(resolved.config, reporter, adapter)
     model = assemble.adapted(loaded, adapter).model
     known = _applied(loaded, adapter, reporter)
     return Served(

@@ -64,8 +64,9 @@ def opened(
         RsftError: If there is no such adapter, or no such model.
     """
     configuration.require(resolved.config, "model.source")
-    loaded = assemble.model(resolved.config, reporter)
-    config = adapters.load(loaded.model, folder_of(adapter))
+    folder = folder_of(adapter)
+    loaded = assemble.model(resolved.config, reporter, folder)
+    config = adapters.load(loaded.model, folder)
     return Live(loaded, config, live.base_name(loaded.source, base_name))
 
 

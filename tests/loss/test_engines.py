@@ -122,6 +122,61 @@ def test_the_sums_are_what_they_say(engine):
     assert totals.effective_share == pytest.approx(p.sum() ** 2 / (p * p).sum() / N)
 
 
+@pytest.mark.parametrize("size", [49_157, 262_144])
+@pytest.mark.parametrize("engine", ["dense", "fused", "trained"])
+def test_a_large_vocabulary_costs_no_accuracy(engine, size):
+    rng = np.random.default_rng(5)
+    values = (4 * rng.normal(size=(2, size))).astype(np.float32)
+    base = (values + 0.1 * rng.normal(size=(2, size))).astype(np.float32)
+    anchored = engine != "trained"
+    recipe = _recipe("sft:anchor=kl,lambda=0.5" if anchored else "sft")
+    rows, targets = mx.array(values), np.array([1, size - 1])
+    if engine == "trained":
+        found = loss.trained(lambda _, z: z, {}, rows, mx.array(targets), recipe)
+    else:
+        run = getattr(loss, engine)
+        found = run(
+            lambda z: z,
+            rows,
+            mx.array(targets),
+            recipe,
+            reference_ND=mx.array(base),
+        )
+    logp, log_r = _log_softmax(values), _log_softmax(base)
+    p, r = np.exp(logp), np.exp(log_r)
+    place = np.arange(2), targets
+    slope, wanted = p.copy(), -logp[place].sum()
+    slope[place] -= 1
+    if anchored:
+        slope += 0.5 * (p - r)
+        wanted += 0.5 * (r * (log_r - logp)).sum()
+    sums = found.sums.totals()
+    assert sums.nll == pytest.approx(-logp[place].sum(), rel=1e-6)
+    assert sums.objective == pytest.approx(wanted, rel=1e-6)
+    gap = np.abs(np.array(found.hidden_ND, np.float64) - slope)
+    assert gap.max() < 1e-6 * np.abs(slope).max()
+    # All errors of one sign, which a sum that is off makes of them, add up.
+    assert gap.sum() < 2e-5
+
+
+def _log_softmax(values):
+    wide = values.astype(np.float64)
+    less = wide - wide.max(-1, keepdims=True)
+    return less - np.log(np.exp(less).sum(-1, keepdims=True))
+
+
+def test_facts_of_a_large_vocabulary_are_exact():
+    values = (4 * np.random.default_rng(2).normal(size=(2, 262_144))).astype(np.float32)
+    logp = _log_softmax(values)
+    p = np.exp(logp)
+    wanted = ("entropy", "collision")
+    stats, _ = loss.token_stats(lambda z: z, mx.array(values), mx.array([0, 1]), wanted)
+    np.testing.assert_allclose(np.array(stats.logp), logp[[0, 1], [0, 1]], rtol=1e-6)
+    # The difference of two numbers near 20.
+    np.testing.assert_allclose(np.array(stats.entropy), -(p * logp).sum(1), rtol=1e-5)
+    np.testing.assert_allclose(np.array(stats.collision), (p * p).sum(1), rtol=3e-6)
+
+
 def test_a_certain_token_lands_in_the_last_bin():
     sums = loss.fused(lambda z: z, mx.array([[90.0, 0.0]]), mx.array([0]), SFT).sums
     assert sums.totals().histogram == (0,) * 19 + (1,)

@@ -153,7 +153,7 @@ def test_every_tensor_that_does_not_fit_is_named(tiny, tmp_path):
     model = tiny()
     del model.tensors["blk.1.ffn_up.weight"]
     del model.tensors["output_norm.weight"]
-    model.tensors["blk.0.attn_q.bias"] = np.zeros(256, np.float32)
+    model.tensors["blk.0.attn_sinks.weight"] = np.zeros(4, np.float32)
     model.tensors["blk.0.attn_k.weight"] = np.zeros((64, 256), np.float32)
     path = model.write(tmp_path / "m.gguf")
     with pytest.raises(ModelError) as caught:
@@ -162,7 +162,7 @@ def test_every_tensor_that_does_not_fit_is_named(tiny, tmp_path):
         "4 problems",
         "blk.1.ffn_up.weight is missing",
         "output_norm.weight is missing",
-        "blk.0.attn_q.bias has no counterpart",
+        "blk.0.attn_sinks.weight has no counterpart",
         "blk.0.attn_k.weight has shape (64, 256); the metadata and the vocabulary "
         "say (128, 256)",
     ):

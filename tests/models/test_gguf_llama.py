@@ -3,6 +3,7 @@ import json
 import mlx.core as mx
 import numpy as np
 import pytest
+from mlx.utils import tree_flatten
 from mlx_lm import load
 from transformers import AutoConfig
 
@@ -46,9 +47,30 @@ def another_rope_base(model):
     model.metadata["llama.rope.freq_base"] = 500000.0
 
 
+def every_bias(model):
+    _add_biases(model, "attn_q", "attn_k", "attn_v", "attn_output")
+    _add_biases(model, "ffn_gate", "ffn_up", "ffn_down")
+
+
+def some_biases(model):
+    _add_biases(model, "attn_q", "attn_k", "attn_v")
+    del model.tensors["blk.1.attn_k.bias"]
+
+
+def _add_biases(model, *names):
+    rng = np.random.default_rng(3)
+    for layer in range(2):
+        for name in names:
+            rows = len(model.tensors[f"blk.{layer}.{name}.weight"])
+            bias = rng.normal(0, 1, rows).astype(np.float32)
+            model.tensors[f"blk.{layer}.{name}.bias"] = bias
+
+
 @pytest.mark.parametrize(
     ("change", "shape"),
     [
+        (every_bias, {}),
+        (some_biases, {"head_dim": 32}),
         (as_it_is, {}),
         (as_it_is, {"tied": False}),
         (as_it_is, {"head_dim": 32}),
@@ -71,6 +93,31 @@ def test_log_probabilities_are_those_of_llama_cpp(
     theirs = llama_cpp(path).log_probs(ids, 20)
     gaps = [abs(log_probs[at].item() - theirs[at]) for at in theirs]
     assert max(gaps) < TOLERANCE_NATS
+
+
+def test_biases_that_a_file_lacks_are_zeros_and_others_keep_their_place(tiny, tmp_path):
+    model = tiny()
+    some_biases(model)
+    for float_type in ("float32", "half"):
+        folder = tmp_path / float_type
+        convert(model.write(tmp_path / "m.gguf"), folder, float_type=float_type)
+        config = json.loads((folder / "config.json").read_text())
+        assert (config["attention_bias"], config["mlp_bias"]) == (True, False)
+        kinds = {p.dtype for _, p in tree_flatten(load(str(folder))[0].parameters())}
+        assert len(kinds) == 1
+        weights = mx.load(str(folder / "model.safetensors"))
+        attention = "model.layers.1.self_attn"
+        assert not weights[f"{attention}.k_proj.bias"].any().item()
+        assert not weights[f"{attention}.o_proj.bias"].any().item()
+        value = np.array(weights[f"{attention}.v_proj.bias"].astype(mx.float32))
+        stored = model.tensors["blk.1.attn_v.bias"]
+        np.testing.assert_allclose(value, stored, atol=1e-3)
+
+
+def test_a_bias_of_the_head_is_refused_by_name(tiny, refusal, tmp_path):
+    model = tiny(tied=False)
+    model.tensors["output.bias"] = np.ones(4, np.float32)
+    assert "output.bias has no counterpart" in refusal(model.write(tmp_path / "m"))
 
 
 def test_mlx_and_transformers_read_the_same_rotation(tiny, tmp_path):

@@ -13,7 +13,15 @@ from mlx_rsft.export import gguf_lora
 from mlx_rsft.export.product import Choices
 from mlx_rsft.models import adapters, load
 from mlx_rsft.settings import ModelSettings
-from mlx_rsft.workflows import export, train
+from mlx_rsft.workflows import (
+    answering,
+    chat,
+    evaluate,
+    export,
+    generate,
+    serve,
+    train,
+)
 from mlx_rsft.workflows.reporter import Silent
 
 KEYS = {
@@ -105,6 +113,111 @@ def test_the_command_ends_with_3_where_a_reader_differs(run, tmp_path, monkeypat
         assert ended.value.code == 3
 
 
+def test_a_target_refused_late_takes_no_verified_one_with_it(run, tmp_path, capsys):
+    out = tmp_path / "out"
+    # Nothing can be quantised as the base is, for that is not.
+    entries = _export(run, ["mlx", "fused", "peft"], out, Choices(requantize=True))
+    assert sorted(path.name for path in out.iterdir()) == ["export.json", "mlx", "peft"]
+    assert json.loads((out / "export.json").read_text()) == entries
+    (refused,) = [entry for entry in entries if entry["path"] is None]
+    assert refused.keys() >= KEYS
+    assert refused["target"] == "fused"
+    assert refused["verified"] is refused["reader"] is None
+    assert refused["refused"]["kind"] == "config"
+    assert "refused: " in refused["note"]
+    kept = [entry for entry in entries if entry["path"]]
+    assert {entry["target"] for entry in kept} == {"mlx", "peft"}
+    assert all(entry["verified"] for entry in kept)
+    with pytest.raises(ConfigError, match="fused was not made: "):
+        export.raise_unless_verified(entries, out)
+    for extra in ([], ["--json"]):
+        where = str(tmp_path / f"out{len(extra)}")
+        asked = ["export", str(run), "--to", "mlx,fused", "--requantize"]
+        with pytest.raises(SystemExit) as ended:
+            main.main([*asked, "--out", where, *extra])
+        assert ended.value.code == ConfigError.exit_code
+    told = json.loads(capsys.readouterr().out.partition("\n[")[2].join(["[", ""]))
+    assert [entry["path"] for entry in told if entry["target"] == "fused"] == [None]
+    with pytest.raises(ConfigError, match="quantise"):
+        _export(run, ["fused"], tmp_path / "none", Choices(requantize=True))
+    assert not (tmp_path / "none").exists()
+
+
+def test_what_a_check_refused_decides_the_exit_code(run, tmp_path, monkeypatch):
+    problem = CheckFailed("it takes the adapter away", where="--requantize")
+
+    def erased(live, folder, choices):
+        (folder / "half.safetensors").write_bytes(b"half")
+        raise problem
+
+    losing = export.EXPORTERS["fused"]._replace(write=erased)
+    monkeypatch.setitem(export.EXPORTERS, "fused", losing)
+    entries = _export(run, ["fused", "mlx"], tmp_path / "out")
+    assert not (tmp_path / "out" / "fused").exists()
+    assert entries[0]["refused"]["message"] == problem.message
+    assert [e["verified"] for e in entries[1:]] == [True]
+    assert export.ends_with(entries) == CheckFailed.exit_code
+    with pytest.raises(CheckFailed, match="fused was not made: it takes"):
+        export.raise_unless_verified(entries, tmp_path / "out")
+
+
+def test_a_product_that_its_reader_cannot_open_is_not_verified(
+    run, tmp_path, monkeypatch
+):
+    whole = export.EXPORTERS["peft"]
+
+    def damaged(live, folder, choices):
+        product = whole.write(live, folder, choices)
+        path = folder / "adapter_model.safetensors"
+        path.write_bytes(path.read_bytes()[:99])
+        return product
+
+    bad = whole._replace(write=damaged, readers=("mlx-rsft",))
+    monkeypatch.setitem(export.EXPORTERS, "peft", bad)
+    entries = _export(run, ["peft", "gguf"], tmp_path / "out")
+    assert entries[0]["verified"] is False
+    assert entries[1]["verified"] is True
+    with pytest.raises(CheckFailed, match="mlx-rsft does not read"):
+        export.raise_unless_verified(entries, tmp_path / "out")
+
+
+def test_a_flag_that_changes_nothing_is_refused(run, tmp_path, capsys):
+    for flag in (["--requantize"], ["--gguf-type", "f16"], ["--dora-as-lora", "4"]):
+        asked = ["export", str(run), "--to", "mlx,peft", "--out", str(tmp_path / "out")]
+        with pytest.raises(SystemExit) as ended:
+            main.main([*asked, *flag])
+        assert ended.value.code == ConfigError.exit_code
+        assert f"{flag[0]}: It changes nothing" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_damaged_adapter_is_refused_before_a_model_is_loaded(
+    run, tmp_path, monkeypatch
+):
+    broken = tmp_path / "broken"
+    shutil.copytree(run / "adapter", broken)
+    (broken / "adapters.safetensors").write_bytes(b"\0\0\0\0\0\0\0\x10{}")
+
+    def never(*_):
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr(load, "load", never)
+    asked = tmp_path / "asked.jsonl"
+    asked.write_text('{"prompt": "Hi", "completion": "Ho"}\n')
+    settings = _settings(model__source="demo", data__source=str(asked))
+    job = answering.Job(asked, tmp_path / "out.jsonl")
+    for use in (
+        lambda: evaluate.evaluate(settings, broken, Silent()),
+        lambda: generate.generate(settings, broken, "Hi", Silent()),
+        lambda: answering.answer_file(settings, broken, job, Silent()),
+        lambda: chat.chat(settings, broken, chat.Manner(), Silent()),
+        lambda: serve.serve(settings, broken, serve.Manner(port=0), Silent()),
+        lambda: _export(broken, ["mlx"], tmp_path / "out", model__source="demo"),
+    ):
+        with pytest.raises(ModelError, match="no whole safetensors file"):
+            use()
+
+
 def test_what_is_not_verified_says_so(run, tmp_path):
     (entry,) = _export(run, ["peft"], tmp_path / "out", verified=False)
     assert entry["verified"] is entry["reader"] is None
@@ -181,7 +294,10 @@ def test_training_goes_on_from_an_adapter(run, tiny_folder, tiny_data, tmp_path,
 
 def test_programs_are_asked_by_name(run):
     answers = export.check(_settings(), run, ["all"], Silent())
-    assert {a.stack for a in answers if not a.accepted} == {"lmstudio"}
+    assert {a.stack for a in answers if not a.accepted} == {"lmstudio", "ollama"}
+    (ollama,) = [a for a in answers if a.stack == "ollama"]
+    assert "refuses ADAPTER" in ollama.reason
+    assert ollama.target == "ollama"
     with pytest.raises(ConfigError, match="lm-studio"):
         export.check(_settings(), run, ["lm-studio"], Silent())
 
