@@ -72,6 +72,17 @@ def new_folder(path: Path) -> Generator[Path]:
         raise
 
 
+def sync(path: Path) -> None:
+    """Have a file, or a folder with all that is right inside it, on disk."""
+    inside = [*path.iterdir(), path] if path.is_dir() else [path]
+    for part in inside:
+        handle = os.open(part, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
 @contextlib.contextmanager
 def alone(lock: Path) -> Generator[None]:
     """Run the block in one process at a time; the system frees the lock at exit."""

@@ -31,6 +31,7 @@ class Manifest:
         probe: What ``auto`` found in the base model; None if it was not asked.
         result: Steps done, last losses, seconds; empty until the run has ended.
         notes: What was corrected or announced on the way, in plain sentences.
+        resumed: Steps at which a run that was cut off went on.
         finished: UTC time of the end; None while running or when cut off.
     """
 
@@ -45,6 +46,7 @@ class Manifest:
     started: str
     probe: Mapping[str, Any] | None = None
     notes: Sequence[str] = ()
+    resumed: Sequence[int] = ()
     finished: str | None = None
     interrupted: bool = False
     result: Mapping[str, Any] | None = None

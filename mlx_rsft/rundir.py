@@ -1,6 +1,6 @@
 """The folder of one run: who lies where, and that it is ours to write.
 
-RUN/  config.toml  manifest.json  steps.jsonl  evals.jsonl  adapter/
+RUN/  config.toml  manifest.json  steps.jsonl  evals.jsonl  checkpoints/  adapter/
 """
 
 from __future__ import annotations
@@ -34,6 +34,10 @@ class RunDir:
         return self.path / "evals.jsonl"
 
     @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
     def adapter(self) -> Path:
         return self.path / "adapter"
 
@@ -48,7 +52,8 @@ def check_free(path: Path) -> None:
         raise RunError(
             "The run directory is not empty.",
             where=str(path),
-            hint="Pass another --run-dir, or remove this one; nothing is overwritten.",
+            hint="Pass another --run-dir, or --resume if a run was cut off here; nothing "
+            "is overwritten.",
         )
     if path.exists() and not path.is_dir():
         raise RunError("The run directory is a file.", where=str(path))

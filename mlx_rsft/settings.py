@@ -221,6 +221,13 @@ class TrainingSettings:
         "Most it may take, GB; 0: a quarter of memory, half the free disk.",
         least=0,
     )
+    checkpoint_every: int = _setting(
+        50,
+        "Steps between checkpoints that --resume goes on from; 0: only at the "
+        "beginning, the end and a stop.",
+        least=0,
+    )
+    keep: int = _setting(2, "How many checkpoints are kept, the newest.", least=1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,12 +18,20 @@ from mlx_rsft.errors import ConfigError
 )
 @options.objective_flag
 @options.profile_flag
-@options.setting_flags(*options.TRAINING, "adapter.init")
+@options.setting_flags(
+    *options.TRAINING, "adapter.init", "training.checkpoint_every", "training.keep"
+)
 @click.option(
     "--run-dir",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="New folder for everything the run writes.  (required)",
+    help="Folder for everything the run writes: a new one, or with --resume the "
+    "run's.  (required)",
+)
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Go on with the run in --run-dir, exactly as if it had never been cut off.",
 )
 @click.option("--dry-run", is_flag=True, help="Check and load all, train nothing.")
 @options.as_json
@@ -32,6 +40,7 @@ def command(
     assignments: tuple[str, ...],
     run_dir: Path | None,
     *,
+    resume: bool,
     dry_run: bool,
     as_json: bool,
 ) -> None:
@@ -46,7 +55,8 @@ def command(
     if run_dir is None:
         raise ConfigError("No run directory is given.", hint="Pass --run-dir DIR.")
     reporter = console.TerminalReporter()
-    job = train.prepare(settings, run_dir, reporter)
+    prepare = train.prepare_again if resume else train.prepare
+    job = prepare(settings, run_dir, reporter)
     if dry_run:
         _show_plan(job.summary(), as_json=as_json)
         return

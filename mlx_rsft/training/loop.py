@@ -34,6 +34,14 @@ class Outcome:
     diverged: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where a run stands: steps done, and how many of the last were all left out."""
+
+    step: int = 0
+    skipped: int = 0
+
+
 def num_steps(settings: TrainingSettings, num_rows: int) -> int:
     """Optimizer steps of a run over ``num_rows`` training rows."""
     if settings.steps:
@@ -50,17 +58,19 @@ def run(
     *,
     seed: int,
     record: Callable[[StepRecord], None],
+    start: Position = Position(),
 ) -> Outcome:
     """Train; ``record`` gets every step as soon as it is done.
 
-    Ctrl-C or a termination signal ends the run after the step at hand.
+    Ctrl-C or a termination signal ends the run after the step at hand, a second one
+    at once, by a KeyboardInterrupt.
     """
     total = num_steps(training, len(examples))
     composition = stepper.objective.composition
     stepper.split.model.train()
-    skipped = 0
+    skipped = start.skipped
     with _stop_requests() as stopped:
-        for number in range(total):
+        for number in range(start.step, total):
             if stopped():
                 return Outcome(number, interrupted=True)
             chosen = window(number, len(examples), training.batch_size, seed)
@@ -109,7 +119,7 @@ def as_record(number: int, facts: StepFacts, rate: float, seconds: float) -> Ste
 
 @contextmanager
 def _stop_requests() -> Generator[Callable[[], bool]]:
-    """Turn the first Ctrl-C or SIGTERM into a request; a second Ctrl-C interrupts."""
+    """Turn the first Ctrl-C or SIGTERM into a request; a second one interrupts."""
     asked: list[int] = []
 
     def ask(number: int, _frame: object) -> None:

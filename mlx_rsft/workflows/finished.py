@@ -19,6 +19,8 @@ OUTCOME_FREE = {
     ("data", "source"),
     ("training", "trunk_cache"),
     ("training", "trunk_gb"),
+    ("training", "checkpoint_every"),
+    ("training", "keep"),
 }
 """Settings that do not change what a run trains; nor does any of ``[evaluation]``."""
 

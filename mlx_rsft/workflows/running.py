@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from mlx_rsft import config as configuration
-from mlx_rsft import energy, evaluation, machine, manifest, records, rundir
+from mlx_rsft import energy, evaluation, files, machine, manifest, records, rundir
 from mlx_rsft.config import Resolved
 from mlx_rsft.data.source import TRAIN, VALID
 from mlx_rsft.errors import Interrupted, RunError
@@ -26,6 +26,7 @@ from mlx_rsft.training.loop import Outcome
 from mlx_rsft.workflows import assemble, starting
 from mlx_rsft.workflows.assemble import Splits
 from mlx_rsft.workflows.choosing import Chosen
+from mlx_rsft.workflows.keeping import Held, Keeper
 from mlx_rsft.workflows.reporter import Reporter
 
 
@@ -35,6 +36,8 @@ class Job:
 
     Attributes:
         every: Steps between looks at the ``valid`` split; 0: only at the end.
+        identity: What checkpoints are known by; None: the run leaves none.
+        held: The run it goes on with; None: it is a new one.
     """
 
     resolved: Resolved
@@ -46,6 +49,8 @@ class Job:
     trunk: Trunk | None = None
     probe: Chosen | None = None
     every: int = 0
+    identity: Mapping[str, Any] | None = None
+    held: Held | None = None
 
     @property
     def num_steps(self) -> int:
@@ -75,10 +80,12 @@ def carry_out(
     Returns:
         The result as it stands in the manifest, and how the run ended.
     """
-    run = rundir.create(run_dir)
+    run = job.held.reopen() if job.held else rundir.create(run_dir)
     card = _manifest(job)
-    settings_text = configuration.as_toml(job.resolved)
-    run.config.write_text(settings_text, encoding="utf-8")
+    if job.held:
+        card = replace(card, **job.held.told())
+    else:
+        files.write_text(run.config, configuration.as_toml(job.resolved))
     card.write(run.manifest)
     began = time.perf_counter()
     device = machine.device()
@@ -91,8 +98,12 @@ def carry_out(
         adapters.save(job.loaded.model, dict(job.adapter_config), run.adapter)
         if not outcome.interrupted:
             looks.look(outcome.steps)
-    result = _result(run, outcome, time.perf_counter() - began)
-    result |= {"training_seconds": round(trained, 2), "joules": joules}
+    before = job.held.facts.seconds if job.held else 0.0
+    result = _result(run, outcome, before + time.perf_counter() - began)
+    result |= {
+        "training_seconds": round(before + trained, 2),
+        "joules": None if job.held else joules,
+    }
     if job.trunk:
         result["trunk_cache"] = job.trunk.stats.as_record()
     card.ended(result, interrupted=outcome.interrupted).write(run.manifest)
@@ -157,21 +168,30 @@ class _Looks:
 
 def _steps(job: Job, run: RunDir, looks: _Looks, reporter: Reporter) -> Outcome:
     config = job.resolved.config
+    stepper = assemble.stepper(job.split, job.objective, job.loaded, config, job.trunk)
+    keeper = Keeper(run, stepper, config, job.num_steps, job.identity)
+    start = keeper.begin(job.held)
     with reporter.task(f"train {job.objective}", job.num_steps) as advance:
+        if start.step:
+            advance(start.step)
 
         def record(step: StepRecord) -> None:
             records.append(run.steps, step.as_record())
             advance(1, f"loss {step.loss:.3f}  NLL {step.nll:.3f}  p {step.mean_p:.2f}")
             looks.between(step.step)
+            keeper.after(step.step)
 
-        return loop.run(
-            assemble.stepper(job.split, job.objective, job.loaded, config, job.trunk),
+        outcome = loop.run(
+            stepper,
             job.splits.rows[TRAIN],
             config.training,
             config.optimizer,
             seed=config.seed,
             record=record,
+            start=start,
         )
+    keeper.save(outcome.steps)
+    return outcome
 
 
 def _result(run: RunDir, outcome: Outcome, seconds: float) -> dict[str, Any]:
@@ -198,7 +218,8 @@ def raise_unless_done(outcome: Outcome, planned: int, run_dir: Path) -> None:
         raise Interrupted(
             f"Stopped after {outcome.steps} of {planned} steps; the adapter so far is "
             f"saved in {RunDir(run_dir).adapter}.",
-            hint="It can be evaluated and used; a new run needs another --run-dir.",
+            hint="It can be evaluated and used; to go on: mlx-rsft train --run-dir "
+            f"{run_dir} --resume",
         )
     if outcome.diverged:
         raise RunError(

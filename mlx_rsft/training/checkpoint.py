@@ -1,0 +1,181 @@
+"""A run's state between two steps, as a folder that is complete or not there at all.
+
+CHECKPOINT/  state.safetensors  checkpoint.json
+
+Random numbers and the schedule are functions of (seed, step), so the step stands for
+both. Each file is sealed with a hash, and what is not as it was written is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import mlx.core as mx
+from mlx.utils import tree_flatten, tree_map_with_path, tree_unflatten
+
+from mlx_rsft import files, manifest
+from mlx_rsft.errors import ModelError, RunError
+from mlx_rsft.models import tensor_file
+from mlx_rsft.training.step import Stepper
+
+STATE, FACTS = "state.safetensors", "checkpoint.json"
+FORMAT = 1
+NAME = re.compile(r"step-(\d{6,})")
+SEAL = "sha256"
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a checkpoint says of itself beside the state.
+
+    Attributes:
+        step: Optimizer steps done.
+        num_steps: Steps of the whole run.
+        evals: Lines of ``evals.jsonl`` at that moment.
+        seconds: What the run had taken until then.
+        identity: Settings, and hashes of data and model.
+    """
+
+    step: int
+    num_steps: int
+    seed: int
+    evals: int
+    seconds: float
+    identity: Mapping[str, Any]
+
+
+def write(folder: Path, stepper: Stepper, facts: Facts) -> None:
+    """Save the state in ``folder``, on disk before it is named.
+
+    Raises:
+        RunError: If it cannot be written; the checkpoints before it are as they were.
+    """
+    place = path(folder, facts.step)
+    try:
+        with files.new_folder(place) as scratch:
+            state = scratch / STATE
+            mx.save_safetensors(str(state), _state(stepper))
+            tensor_file.entries(state)  # mlx does not say when a disk is full
+            record = {
+                "format": FORMAT,
+                **asdict(facts),
+                "state_sha256": files.sha256(state),
+            }
+            files.write_json(scratch / FACTS, record | {SEAL: _seal(record)})
+            files.sync(scratch)
+        files.sync(folder)
+    except (OSError, RuntimeError, ModelError) as problem:
+        raise RunError(
+            f"The checkpoint of step {facts.step} cannot be written ({problem}).",
+            where=str(folder),
+            hint="Make room; --resume then goes on from the checkpoint before it.",
+        ) from problem
+
+
+def path(folder: Path, step: int) -> Path:
+    """Where the checkpoint of a step lies."""
+    return folder / f"step-{step:06d}"
+
+
+def found(folder: Path) -> list[Path]:
+    """The checkpoints in a folder, the oldest first."""
+    if not folder.is_dir():
+        return []
+    named = [(NAME.fullmatch(one.name), one) for one in folder.iterdir()]
+    return [one for _, one in sorted((int(m[1]), one) for m, one in named if m)]
+
+
+def tidy(folder: Path, keep: int) -> None:
+    """Remove all but the newest ``keep``, and what a kill has left half-written."""
+    for old in found(folder)[:-keep]:
+        old.replace(folder / f".{old.name}")  # never half of one under its name
+    for left in folder.glob(".step-*"):
+        shutil.rmtree(left)
+
+
+def read(place: Path) -> Facts:
+    """What a checkpoint says of itself, once all of it is known to be whole.
+
+    Raises:
+        RunError: If anything in it is not as it was written.
+    """
+    try:
+        record = json.loads((place / FACTS).read_text(encoding="utf-8"))
+        state_sha256 = files.sha256(place / STATE)
+    except (OSError, ValueError, RecursionError) as problem:
+        _refuse(place, str(problem))
+    if not isinstance(record, dict) or record.pop(SEAL, "") != _seal(record):
+        _refuse(place, f"{FACTS} is not as it was written")
+    if record.pop("format") != FORMAT:
+        raise RunError("Another version has written the checkpoint.", where=str(place))
+    if record.pop("state_sha256") != state_sha256:
+        _refuse(place, f"{STATE} is not as it was written")
+    facts = Facts(**record)
+    if place.name != path(place.parent, facts.step).name:
+        _refuse(place, f"it is one of step {facts.step}")
+    return facts
+
+
+def restore(place: Path, stepper: Stepper) -> None:
+    """Put the state of a checkpoint that was ``read`` on model and optimizer.
+
+    Raises:
+        RunError: If it is the state of other parameters.
+    """
+    stepper.optimizer.init(stepper.split.model.trainable_parameters())
+    held: Any = mx.load(str(place / STATE))
+    wanted = {name: value for name, value in _state(stepper).items() if _fixed(name)}
+    if _outline(wanted) != _outline({n: v for n, v in held.items() if _fixed(n)}):
+        _refuse(place, "it holds other parameters than this model trains")
+    mx.eval(held)
+    trained = [(n, v) for n, v in _part(held, "trained").items()]
+    stepper.split.model.update(tree_unflatten(trained))
+    optimizer = _part(held, "optimizer")
+    stepper.optimizer.state = tree_map_with_path(
+        lambda name, _: optimizer[name], stepper.optimizer.state
+    )
+    stepper.references.restore(_part(held, "references"))
+
+
+def _state(stepper: Stepper) -> dict[str, mx.array]:
+    parts: dict[str, Any] = {
+        "trained": stepper.split.model.trainable_parameters(),
+        "optimizer": stepper.optimizer.state,
+        "references": stepper.references.state(),
+    }
+    return {
+        f"{part}/{name}": value
+        for part, tree in parts.items()
+        for name, value in tree_flatten(tree)
+    }
+
+
+def _part(state: Mapping[str, mx.array], part: str) -> dict[str, mx.array]:
+    start = f"{part}/"
+    return {n.removeprefix(start): v for n, v in state.items() if n.startswith(start)}
+
+
+def _fixed(name: str) -> bool:
+    return not name.startswith("references/")
+
+
+def _outline(state: Mapping[str, mx.array]) -> dict[str, tuple[Any, Any]]:
+    return {name: (value.shape, value.dtype) for name, value in state.items()}
+
+
+def _seal(record: Mapping[str, Any]) -> str:
+    return manifest.text_sha256(json.dumps(record, sort_keys=True))
+
+
+def _refuse(place: Path, reason: str) -> NoReturn:
+    raise RunError(
+        f"The checkpoint is damaged: {reason}.",
+        where=str(place),
+        hint="Remove this folder; --resume then goes on from the one before it.",
+    )

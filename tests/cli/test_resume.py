@@ -1,0 +1,82 @@
+"""Real processes, killed at random moments and told to go on."""
+
+import json
+import random
+import signal
+import subprocess
+import time
+
+from .conftest import run, started
+
+CUTS = 5
+FLAGS = ("--objective", "sft", "--layers", "last:2", "--steps", 250, "--batch-size", 4)
+
+
+def _steps(folder):
+    lines = (folder / "steps.jsonl").read_text().splitlines()
+    steps = [json.loads(line) for line in lines]
+    times = {"tokens_per_s", "peak_bytes"}
+    return [{k: v for k, v in step.items() if k not in times} for step in steps]
+
+
+def _adapter(folder):
+    return (folder / "adapter" / "adapters.safetensors").read_bytes()
+
+
+def _begun(process, folder, since):
+    """Wait until a process has made a step after those that were there."""
+    file, deadline = folder / "steps.jsonl", time.monotonic() + 60
+    while time.monotonic() < deadline and process.poll() is None:
+        if file.exists() and file.stat().st_mtime_ns > since:
+            return
+        time.sleep(0.005)
+
+
+def test_a_run_killed_at_random_moments_ends_with_the_bytes_of_an_uncut_one(
+    tmp_path, tiny_folder, tiny_data
+):
+    where = ("--model", tiny_folder, "--data", tiny_data, *FLAGS)
+    assert run("train", *where, "--run-dir", tmp_path / "whole").returncode == 0
+    folder, chance = tmp_path / "cut", random.Random(0)
+    going_on = ("train", "--run-dir", folder, "--resume")
+    command = ("train", *where, "--run-dir", folder, "--checkpoint-every", 1)
+    for _ in range(CUTS):
+        since = time.time_ns()
+        process = started(*command, stderr=subprocess.DEVNULL)
+        _begun(process, folder, since)
+        time.sleep(chance.uniform(0, 0.3))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        command = going_on
+    assert not json.loads((folder / "manifest.json").read_text())["finished"]
+    ended = run(*going_on)
+    assert ended.returncode == 0, ended.stderr
+    assert _adapter(folder) == _adapter(tmp_path / "whole")
+    assert _steps(folder) == _steps(tmp_path / "whole")
+
+
+def test_ctrl_c_saves_a_checkpoint_to_go_on_from_and_a_second_one_leaves_at_once(
+    tmp_path, tiny_folder, tiny_data
+):
+    folder = tmp_path / "run"
+    where = ("--model", tiny_folder, "--data", tiny_data, "--run-dir", folder)
+    flags = ("--objective", "sft", "--steps", 100_000, "--checkpoint-every", 0)
+    process = started("train", *where, *flags, stderr=subprocess.PIPE, text=True)
+    _begun(process, folder, 0)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert f"--run-dir {folder} --resume" in said
+    steps = len(_steps(folder))
+    newest = max(path.name for path in (folder / "checkpoints").iterdir())
+    assert newest == f"step-{steps:06d}"
+    since = time.time_ns()
+    again = ("train", "--run-dir", folder, "--resume")
+    process = started(*again, stderr=subprocess.PIPE, text=True)
+    _begun(process, folder, since)
+    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in said
+    assert run(*again, "--dry-run").returncode == 0

@@ -1,0 +1,192 @@
+import json
+import shutil
+from contextlib import contextmanager
+
+import pytest
+
+from mlx_rsft import records
+from mlx_rsft.errors import RsftError, RunError
+from mlx_rsft.rundir import RunDir
+from mlx_rsft.workflows import train
+from mlx_rsft.workflows.reporter import Silent
+
+from .conftest import short_run
+
+NOTHING_GIVEN = short_run.__globals__["config"].resolve([])
+TIMES = ("tokens_per_s", "peak_bytes")
+KINDS = {
+    "plain": {},
+    "dropout and DoRA": {"adapter__method": "dora", "adapter__dropout": 0.3},
+    "a lagged model": {"objective__name": "psft:every=4"},
+    "a remembered base model": {"objective__name": "prift"},
+    "muon and LoRA+": {"optimizer__name": "muon", "optimizer__lora_plus": 4.0},
+}
+
+
+class CrashError(Exception):
+    """Stands for whatever ends a process between two steps."""
+
+
+class Crashing(Silent):
+    """Lets a run crash as soon as so many steps are done."""
+
+    def __init__(self, step):
+        self._left = step
+
+    @contextmanager
+    def task(self, title, total):
+        def advance(done, text=""):
+            if title.startswith("train"):
+                self._left -= done
+                if self._left <= 0:
+                    raise CrashError
+
+        yield advance
+
+
+def _settings(model, data, **changes):
+    more = {"training__steps": 7, "training__checkpoint_every": 2}
+    return short_run(model, data, **{"objective__name": "sft", **more, **changes})
+
+
+def _train(settings, folder, reporter=None):
+    reporter = reporter or Silent()
+    return train.train(train.prepare(settings, folder, reporter), folder, reporter)
+
+
+def _resume(folder, settings=NOTHING_GIVEN, reporter=None):
+    reporter = reporter or Silent()
+    job = train.prepare_again(settings, folder, reporter)
+    return train.train(job, folder, reporter)
+
+
+def _cut(settings, folder, step):
+    with pytest.raises(CrashError):
+        _train(settings, folder, Crashing(step))
+
+
+def outcome(folder):
+    """What a run leaves, but for times: adapter, steps and looks."""
+    run = RunDir(folder)
+    steps = list(records.read_lines(run.steps))
+    for step in steps:
+        for name in TIMES:
+            del step[name]
+    adapter = (run.adapter / "adapters.safetensors").read_bytes()
+    return adapter, steps, run.evals.read_text()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_run_cut_and_resumed_is_the_uncut_one_to_the_byte(
+    kind, tmp_path, tiny_folder, tiny_data
+):
+    settings = _settings(tiny_folder, tiny_data, **KINDS[kind])
+    _train(settings, tmp_path / "whole")
+    cut = tmp_path / "cut"
+    _cut(settings, cut, 1)
+    with pytest.raises(CrashError):
+        _resume(cut, reporter=Crashing(4))
+    with pytest.raises(CrashError):
+        _resume(cut, reporter=Crashing(7))
+    result = _resume(cut)
+    assert outcome(cut) == outcome(tmp_path / "whole")
+    assert result["steps"] == 7
+    assert json.loads((cut / "manifest.json").read_text())["resumed"] == [0, 2, 6]
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory, tiny_folder, tiny_data):
+    """A run that crashed at step 5, with its model and data; not to be changed."""
+    place = tmp_path_factory.mktemp("begun")
+    shutil.copytree(tiny_folder, place / "model")
+    shutil.copytree(tiny_data, place / "data")
+    _cut(_settings(place / "model", place / "data"), place / "run", 5)
+    return place
+
+
+@pytest.fixture
+def place(begun, tmp_path):
+    """A copy of it, to be changed; the model and data are where they were."""
+    shutil.copytree(begun / "run", tmp_path / "run")
+    return tmp_path
+
+
+def _moved(begun, tmp_path):
+    for name in ("model", "data"):
+        shutil.copytree(begun / name, tmp_path / name)
+    where = {"model.source": str(tmp_path / "model")}
+    return where | {"data.source": str(tmp_path / "data")}
+
+
+def _given(**values):
+    configuration = short_run.__globals__["config"]
+    flat = {name.replace("__", "."): value for name, value in values.items()}
+    layer = configuration.Layer(configuration.FLAG, flat)
+    return configuration.resolve([layer])
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"optimizer__learning_rate": 0.5}, "learning_rate was 0.02 and is now 0.5"),
+        ({"training__steps": 9}, "training.steps was 7 and is now 9"),
+        ({"objective__name": "dft:floor=0.1"}, "name was 'sft' and is now 'dft'"),
+        ({"objective__name": "auto"}, "name was 'sft' and is now 'auto'"),
+        ({"seed": 3}, "seed was 0 and is now 3"),
+    ],
+)
+def test_another_setting_is_refused_with_both_values(changes, named, place):
+    before = sorted(place.rglob("*"))
+    with pytest.raises(RunError, match=named):
+        _resume(place / "run", _given(**changes))
+    assert sorted(place.rglob("*")) == before
+
+
+def test_an_edited_configuration_is_refused(place):
+    file = place / "run" / "config.toml"
+    file.write_text(file.read_text().replace("rank = 2", "rank = 3"))
+    with pytest.raises(RunError, match=r"adapter\.rank was 2 and is now 3"):
+        _resume(place / "run")
+
+
+def test_other_rows_and_other_weights_are_refused_by_file(begun, place):
+    where = _moved(begun, place)
+    with (place / "data" / "train.jsonl").open("a") as file:
+        file.write('{"prompt": "one", "completion": "more"}\n')
+    given = {name.replace(".", "__"): value for name, value in where.items()}
+    with pytest.raises(RunError, match=r"train\.jsonl of split train was \w{12} and"):
+        _resume(place / "run", _given(**given))
+    shutil.copy(begun / "data" / "train.jsonl", place / "data" / "train.jsonl")
+    weights = place / "model" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\1")
+    with pytest.raises(RunError, match=r"model\.safetensors was \w{12} and is now"):
+        _resume(place / "run", _given(**given))
+
+
+def test_model_and_data_may_have_moved(begun, place):
+    where = _moved(begun, place)
+    given = {name.replace(".", "__"): value for name, value in where.items()}
+    assert _resume(place / "run", _given(**given))["steps"] == 7
+
+
+def test_a_finished_run_and_a_foreign_folder_are_left_alone(place, begun):
+    _resume(place / "run")
+    before = outcome(place / "run")
+    with pytest.raises(RunError, match="finished"):
+        _resume(place / "run")
+    settings = _settings(begun / "model", begun / "data")
+    with pytest.raises(RunError, match="not empty"):
+        train.prepare(settings, place / "run", Silent())
+    assert outcome(place / "run") == before
+    (place / "other").mkdir()
+    (place / "other" / "letter.txt").write_text("dear")
+    with pytest.raises(RunError, match="no run"):
+        _resume(place / "other")
+    assert [path.name for path in (place / "other").iterdir()] == ["letter.txt"]
+
+
+def test_a_record_that_lost_steps_is_refused(place):
+    file = place / "run" / "steps.jsonl"
+    file.write_text("".join(file.read_text().splitlines(keepends=True)[:3]))
+    with pytest.raises(RsftError, match="3 whole lines where 4 were written"):
+        _resume(place / "run")
