@@ -107,7 +107,7 @@ SCENARIOS: dict[str, Scenario] = {
     ),
     "b": Scenario(
         "every position learned, all blocks",
-        rows=64,
+        rows=32,
         prompt=0,
         answer=126,
         epochs=1,

@@ -10,6 +10,7 @@ take a few dozen bytes each.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import mmap
 import os
@@ -155,11 +156,15 @@ def cached(key: str, make: Callable[[Counter[str]], Iterator[Example]]) -> Rende
 
 
 def _make_room(place: Path, newest: Path) -> None:
-    held = [folder for folder in place.iterdir() if folder.is_dir()]
-    held.sort(key=lambda folder: folder.stat().st_mtime)
-    sizes = {f: sum(file.stat().st_size for file in f.iterdir()) for f in held}
-    left = sum(sizes.values())
-    for folder in held:
+    """Put the oldest away; what other processes are writing or putting away is theirs."""
+    held: list[tuple[float, int, Path]] = []
+    for folder in place.iterdir():
+        if folder.is_dir() and not folder.name.startswith("."):
+            with contextlib.suppress(FileNotFoundError):
+                size = sum(file.stat().st_size for file in folder.iterdir())
+                held.append((folder.stat().st_mtime, size, folder))
+    left = sum(size for _, size, _ in held)
+    for _, size, folder in sorted(held):
         if left > MOST_BYTES and folder != newest:
-            shutil.rmtree(folder)
-            left -= sizes[folder]
+            shutil.rmtree(folder, ignore_errors=True)
+            left -= size

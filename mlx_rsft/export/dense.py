@@ -34,7 +34,18 @@ class Dense:
 def log_probs(model: nn.Module, row: Row) -> NDArray[np.float32]:
     """Log-probabilities of every token at each place of a row, ``[places, V]``, nats."""
     logits = model(mx.array([row.tokens]))[0, row.start - 1 : -1].astype(mx.float32)
-    return np.array(logits - mx.logsumexp(logits, axis=-1, keepdims=True))
+    return normalised(np.array(logits))
+
+
+def normalised(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Log-probabilities of logits ``[places, V]``, nats.
+
+    The sum is made in float64: mlx's own over the 262,144 tokens of Gemma was off by
+    5.6e-4 on the CPU backend, four times what model and reader are apart.
+    """
+    less = logits - logits.max(axis=-1, keepdims=True)
+    total = np.exp(less).sum(axis=-1, keepdims=True, dtype=np.float64)
+    return (less - np.log(total)).astype(np.float32)
 
 
 def likeliest(

@@ -16,7 +16,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from mlx_rsft.export.dense import EXACT, HALF, bare, is_exact, likeliest
+from mlx_rsft.export.dense import EXACT, HALF, bare, is_exact, likeliest, normalised
 from mlx_rsft.export.live import ROUNDS_EMBEDDING, Live, floats
 from mlx_rsft.export.product import Product
 from mlx_rsft.export.reading import Limit, Row
@@ -71,10 +71,7 @@ class Torch:
         return found[row.start - 1 : -1].float().numpy()
 
     def likely(self, row: Row) -> Iterator[tuple[int, Mapping[int, float]]]:
-        logits = self.logits(row)
-        most = logits.max(-1, keepdims=True)
-        total = np.log(np.exp(logits - most).sum(-1, keepdims=True))
-        yield from likeliest(row, logits - most - total)
+        yield from likeliest(row, normalised(self.logits(row)))
 
 
 @contextmanager

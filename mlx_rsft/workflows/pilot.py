@@ -84,6 +84,7 @@ def pilot(resolved: Resolved, request: Request, reporter: Reporter) -> dict[str,
     if plan.get("finished"):
         reporter.note(f"This pilot is done already: {out / RECORD}.")
         return plan
+    planned = time.monotonic()
     settings = sized.fitted(rows.resolved, plan)
     found = _compared(settings, plan, out, reporter)
     report.report(out / sized.COMPARED, out / PAGE, request.lang)
@@ -93,7 +94,7 @@ def pilot(resolved: Resolved, request: Request, reporter: Reporter) -> dict[str,
         **_outcome(settings, found, out),
         "export": entries,
         "exported": all(entry["verified"] is not False for entry in entries),
-        "seconds": plan["spent_seconds"] + time.monotonic() - began,
+        "seconds": plan["spent_seconds"] + time.monotonic() - planned,
         "finished": manifest.now(),
     }
     text = configuration.given_as_toml(rows.resolved)

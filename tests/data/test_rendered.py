@@ -77,6 +77,20 @@ def test_the_sets_not_used_for_longest_go_first(cache, monkeypatch):
     assert kept == {"old", "newest"}
 
 
+def test_what_other_processes_write_or_put_away_is_left_to_them(cache, monkeypatch):
+    rendered.cached("old", lambda _: iter(ROWS))
+    os.utime(cache / "old", (1, 1))
+    (cache / ".being-written").mkdir()
+    (cache / ".being-written" / "tokens").write_bytes(bytes(1000))
+    os.utime(cache / ".being-written", (0, 0))
+    (cache / "going").mkdir()
+    (cache / "going" / "gone").symlink_to(cache / "nowhere")
+    monkeypatch.setattr(rendered, "MOST_BYTES", 1)
+    assert len(rendered.cached("new", lambda _: iter(ROWS))) == len(ROWS)
+    kept = {path.name for path in cache.iterdir() if path.is_dir()}
+    assert kept == {".being-written", "going", "new"}
+
+
 def _render(_):
     return len(rendered.cached("k", lambda _: iter(ROWS)))
 

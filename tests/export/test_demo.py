@@ -80,10 +80,10 @@ def test_llama_cpp_computes_the_same_and_another_order_of_rows_is_seen(
     made = EXPORTERS["gguf"].write(one, tmp_path, Choices("f16"))
     right = _read_back(one, made.path, "llama.cpp")
     assert right.verified
-    assert right.max_difference <= llama_cpp.CLOSE
+    assert right.gaps.largest <= llama_cpp.CLOSE
     monkeypatch.setattr(gguf_lora, "moved", lambda b, *_: b)
     made = EXPORTERS["gguf"].write(one, tmp_path, Choices())
     for reader in ("llama.cpp", "gguf"):
         wrong = _read_back(one, made.path, reader)
         assert wrong.verified is False
-        assert wrong.max_difference > 10 * llama_cpp.CLOSE
+        assert wrong.gaps.largest > 10 * llama_cpp.CLOSE

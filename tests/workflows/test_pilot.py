@@ -1,6 +1,7 @@
 import json
 import re
 import shutil
+import time
 
 import click
 import pytest
@@ -78,7 +79,9 @@ def piloted(tmp_path_factory, tiny_folder, tiny_data):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(evaluation, "measure", watcher.wrapped(evaluation.measure, 2))
         patch.setattr(tokenwise, "read", watcher.wrapped(tokenwise.read, 1))
+        began = time.monotonic()
         record = pilot.pilot(_asked(tiny_folder, tiny_data), _request(out), watcher)
+        watcher.seconds = time.monotonic() - began
     return out, record, watcher
 
 
@@ -97,6 +100,12 @@ def test_everything_is_there_in_the_end(piloted):
     page = (out / "report.html").read_text()
     assert page.startswith("<!")
     assert "dft:floor=0.1" in page
+
+
+def test_the_time_that_it_took_is_that_of_the_whole_counted_once(piloted):
+    _, record, watcher = piloted
+    assert 0 < record["spent_seconds"] < record["seconds"] <= watcher.seconds
+    assert record["seconds"] > 0.9 * watcher.seconds
 
 
 def test_no_model_reads_a_test_row_before_the_size_is_settled(piloted):
@@ -191,7 +200,7 @@ def test_what_would_not_fit_is_given_up_in_the_stated_order(
 
     monkeypatch.setattr(pace, "measured", slow)
     listener = Listening()
-    minutes = 1800 / 0.85 / 60  # 800 s for one seed, 2400 for three
+    minutes = 1800 / sized.SHARE / 60  # 800 s for one seed, 2400 for three
     request = _request(tmp_path / "out", minutes=minutes)
     record = pilot.pilot(_asked(tiny_folder, tiny_data), request, listener)
     assert (record["size"]["seeds"], record["size"]["steps"]) == (1, 4)
