@@ -134,12 +134,14 @@ def restore(place: Path, stepper: Stepper) -> None:
     if _outline(wanted) != _outline({n: v for n, v in held.items() if _fixed(n)}):
         _refuse(place, "it holds other parameters than this model trains")
     mx.eval(held)
-    trained = [(n, v) for n, v in _part(held, "trained").items()]
-    stepper.split.model.update(tree_unflatten(trained))
+    trained = _part(held, "trained")
+    stepper.split.model.update(tree_unflatten(list(trained.items())))
     optimizer = _part(held, "optimizer")
-    stepper.optimizer.state = tree_map_with_path(
-        lambda name, _: optimizer[name], stepper.optimizer.state
-    )
+
+    def of(name: str, _: mx.array) -> mx.array:
+        return optimizer[name]
+
+    stepper.optimizer.state = tree_map_with_path(of, stepper.optimizer.state)
     stepper.references.restore(_part(held, "references"))
 
 
@@ -152,8 +154,12 @@ def _state(stepper: Stepper) -> dict[str, mx.array]:
     return {
         f"{part}/{name}": value
         for part, tree in parts.items()
-        for name, value in tree_flatten(tree)
+        for name, value in _leaves(tree)
     }
+
+
+def _leaves(tree: Any) -> list[tuple[str, mx.array]]:
+    return tree_flatten(tree)  # pyright: ignore
 
 
 def _part(state: Mapping[str, mx.array], part: str) -> dict[str, mx.array]:

@@ -10,6 +10,9 @@ import pytest
 
 from mlx_rsft.cli.main import group, main
 
+OF_ONE_RUN = {"--run-dir", "--resume", "--checkpoint-every", "--keep"}
+"""Flags of train that are about one run alone."""
+
 
 def words(*arguments):
     """What starts it in a process of its own."""

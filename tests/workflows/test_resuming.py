@@ -4,7 +4,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from mlx_rsft import records
+from mlx_rsft import config, records
+from mlx_rsft.config import FLAG, Layer
 from mlx_rsft.errors import RsftError, RunError
 from mlx_rsft.rundir import RunDir
 from mlx_rsft.workflows import train
@@ -12,7 +13,7 @@ from mlx_rsft.workflows.reporter import Silent
 
 from .conftest import short_run
 
-NOTHING_GIVEN = short_run.__globals__["config"].resolve([])
+NOTHING_GIVEN = config.resolve([])
 TIMES = ("tokens_per_s", "peak_bytes")
 KINDS = {
     "plain": {},
@@ -119,10 +120,8 @@ def _moved(begun, tmp_path):
 
 
 def _given(**values):
-    configuration = short_run.__globals__["config"]
     flat = {name.replace("__", "."): value for name, value in values.items()}
-    layer = configuration.Layer(configuration.FLAG, flat)
-    return configuration.resolve([layer])
+    return config.resolve([Layer(FLAG, flat)])
 
 
 @pytest.mark.parametrize(
