@@ -33,6 +33,14 @@ from mlx_rsft.errors import ConfigError
     is_flag=True,
     help="Go on with the run in --run-dir, exactly as if it had never been cut off.",
 )
+@click.option(
+    "--extend-to",
+    type=click.IntRange(min=1),
+    default=0,
+    metavar="STEPS",
+    help="With --resume: go on to so many steps, with the learning rates that a run of "
+    "that length has from there on.",
+)
 @click.option("--dry-run", is_flag=True, help="Check and load all, train nothing.")
 @options.as_json
 def command(
@@ -41,6 +49,7 @@ def command(
     run_dir: Path | None,
     *,
     resume: bool,
+    extend_to: int,
     dry_run: bool,
     as_json: bool,
 ) -> None:
@@ -54,9 +63,13 @@ def command(
     settings = options.resolved(config_file, assignments)
     if run_dir is None:
         raise ConfigError("No run directory is given.", hint="Pass --run-dir DIR.")
+    if extend_to and not resume:
+        raise ConfigError("--extend-to comes with --resume.", where="--extend-to")
     reporter = console.TerminalReporter()
-    prepare = train.prepare_again if resume else train.prepare
-    job = prepare(settings, run_dir, reporter)
+    if resume:
+        job = train.prepare_again(settings, run_dir, reporter, extend_to)
+    else:
+        job = train.prepare(settings, run_dir, reporter)
     if dry_run:
         _show_plan(job.summary(), as_json=as_json)
         return

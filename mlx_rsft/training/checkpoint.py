@@ -8,7 +8,6 @@ both. Each file is sealed with a hash, and what is not as it was written is refu
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from collections.abc import Mapping
@@ -27,7 +26,6 @@ from mlx_rsft.training.step import Stepper
 STATE, FACTS = "state.safetensors", "checkpoint.json"
 FORMAT = 1
 NAME = re.compile(r"step-(\d{6,})")
-SEAL = "sha256"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,18 +34,15 @@ class Facts:
 
     Attributes:
         step: Optimizer steps done.
-        num_steps: Steps of the whole run.
+        run: Hash of what the run is known by.
         evals: Lines of ``evals.jsonl`` at that moment.
-        seconds: What the run had taken until then.
-        identity: Settings, and hashes of data and model.
+        spent: What the run had taken until then.
     """
 
     step: int
-    num_steps: int
-    seed: int
+    run: str
     evals: int
-    seconds: float
-    identity: Mapping[str, Any]
+    spent: Mapping[str, Any]
 
 
 def write(folder: Path, stepper: Stepper, facts: Facts) -> None:
@@ -67,7 +62,7 @@ def write(folder: Path, stepper: Stepper, facts: Facts) -> None:
                 **asdict(facts),
                 "state_sha256": files.sha256(state),
             }
-            files.write_json(scratch / FACTS, record | {SEAL: _seal(record)})
+            files.write_json(scratch / FACTS, manifest.sealed(record))
             files.sync(scratch)
         files.sync(folder)
     except (OSError, RuntimeError, ModelError) as problem:
@@ -106,11 +101,12 @@ def read(place: Path) -> Facts:
         RunError: If anything in it is not as it was written.
     """
     try:
-        record = json.loads((place / FACTS).read_text(encoding="utf-8"))
+        text = (place / FACTS).read_text(encoding="utf-8")
         state_sha256 = files.sha256(place / STATE)
-    except (OSError, ValueError, RecursionError) as problem:
-        _refuse(place, str(problem))
-    if not isinstance(record, dict) or record.pop(SEAL, "") != _seal(record):
+        record = manifest.unsealed(text)
+    except OSError as problem:
+        _refuse(place, f"{Path(problem.filename).name}: {problem.strerror}")
+    except (ValueError, RecursionError):
         _refuse(place, f"{FACTS} is not as it was written")
     if record.pop("format") != FORMAT:
         raise RunError("Another version has written the checkpoint.", where=str(place))
@@ -173,10 +169,6 @@ def _fixed(name: str) -> bool:
 
 def _outline(state: Mapping[str, mx.array]) -> dict[str, tuple[Any, Any]]:
     return {name: (value.shape, value.dtype) for name, value in state.items()}
-
-
-def _seal(record: Mapping[str, Any]) -> str:
-    return manifest.text_sha256(json.dumps(record, sort_keys=True))
 
 
 def _refuse(place: Path, reason: str) -> NoReturn:

@@ -2,47 +2,76 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from mlx_rsft import files, records
+from mlx_rsft import files, manifest, records
+from mlx_rsft.errors import RunError
 from mlx_rsft.rundir import RunDir
-from mlx_rsft.settings import Config
+from mlx_rsft.settings import TrainingSettings
 from mlx_rsft.training import checkpoint
 from mlx_rsft.training.checkpoint import Facts
 from mlx_rsft.training.loop import Position
 from mlx_rsft.training.step import Stepper
+from mlx_rsft.workflows.spent import Clock, Spent
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A run that was cut off: its folder, its manifest, its newest checkpoint."""
+    """A run that was cut off: its folder, its manifest, its newest checkpoint.
+
+    Attributes:
+        facts: None if it was cut off before the first one: it starts over.
+        extend_to: Steps that it is now to have; 0: as many as before.
+    """
 
     run: RunDir
     card: Mapping[str, Any]
-    facts: Facts
+    facts: Facts | None
+    extend_to: int = 0
 
-    def reopen(self) -> RunDir:
+    @property
+    def step(self) -> int:
+        return self.facts.step if self.facts else 0
+
+    @property
+    def num_steps(self) -> int:
+        """Its length, as last extended."""
+        longer = [entry["steps"] for entry in self.card["extended"]]
+        return self.extend_to or [self.card["identity"]["steps"], *longer][-1]
+
+    @property
+    def spent(self) -> Spent:
+        return Spent(**self.facts.spent) if self.facts else Spent()
+
+    def reopen(self) -> None:
         """Leave of the records what was there when the checkpoint was saved.
 
         Raises:
-            RunError: If some of that is missing.
+            RunError: If some of that is missing, or the run has gone on meanwhile.
         """
-        records.cut(self.run.steps, self.facts.step)
-        records.cut(self.run.evals, self.facts.evals)
-        return self.run
+        newest = checkpoint.found(self.run.checkpoints)[-1:]
+        held = [checkpoint.path(self.run.checkpoints, self.step)] if self.facts else []
+        text = self.run.manifest.read_text(encoding="utf-8")
+        if newest != held or manifest.unsealed(text) != self.card:
+            raise RunError(
+                "The run has gone on meanwhile.",
+                where=str(self.run.path),
+                hint="Give the command again.",
+            )
+        records.cut(self.run.steps, self.step)
+        records.cut(self.run.evals, self.facts.evals if self.facts else 0)
 
     def told(self) -> dict[str, Any]:
-        """What of the manifest stays as it is."""
+        """What of the manifest stays as it is, and that the run went on."""
+        kept = ("command", "config_sha256", "started", "probe")
+        longer = [{"step": self.step, "steps": self.extend_to}]
         return {
-            "command": self.card["command"],
-            "config_sha256": self.card["config_sha256"],
-            "started": self.card["started"],
-            "probe": self.card["probe"],
-            "resumed": [*self.card["resumed"], self.facts.step],
+            **{key: self.card[key] for key in kept},
+            "resumed": [*self.card["resumed"], self.step],
+            "extended": [*self.card["extended"], *(longer if self.extend_to else [])],
         }
 
     @property
@@ -51,7 +80,7 @@ class Held:
         skipped = 0
         for step in _lines(self.run.steps):
             skipped = skipped + 1 if step.get("skipped") else 0
-        return Position(self.facts.step, skipped)
+        return Position(self.step, skipped)
 
 
 class Keeper:
@@ -65,22 +94,22 @@ class Keeper:
         self,
         run: RunDir,
         stepper: Stepper,
-        config: Config,
-        num_steps: int,
+        settings: TrainingSettings,
         identity: Mapping[str, Any] | None,
+        clock: Clock,
     ) -> None:
-        self._run, self._stepper, self._config = run, stepper, config
-        self._num_steps, self._identity = num_steps, identity
-        self._saved, self._before, self._began = -1, 0.0, time.perf_counter()
+        self._run, self._stepper, self._settings = run, stepper, settings
+        self._known = manifest.record_sha256(identity) if identity else ""
+        self._clock, self._saved = clock, -1
 
     def begin(self, held: Held | None) -> Position:
         """Start from what is held, or save the beginning; says where the run stands."""
-        if held:
-            path = checkpoint.path(self._run.checkpoints, held.facts.step)
+        if held and held.facts:
+            path = checkpoint.path(self._run.checkpoints, held.step)
             checkpoint.restore(path, self._stepper)
-            self._saved, self._before = held.facts.step, held.facts.seconds
+            self._saved = held.step
             return held.position
-        if self._identity is not None:
+        if self._known:
             model = self._stepper.split.model
             self._stepper.optimizer.init(model.trainable_parameters())
             self.save(0)
@@ -88,7 +117,7 @@ class Keeper:
 
     def after(self, step: int) -> None:
         """Save if it is time to."""
-        every = self._config.training.checkpoint_every
+        every = self._settings.checkpoint_every
         if every and step % every == 0:
             self.save(step)
 
@@ -98,22 +127,15 @@ class Keeper:
         Raises:
             RunError: If it cannot be written; those before it are as they were.
         """
-        if self._identity is None or step == self._saved:
+        if not self._known or step == self._saved:
             return
         for path in (self._run.steps, self._run.evals):
             if path.exists():
                 files.sync(path)
-        seconds = self._before + time.perf_counter() - self._began
-        facts = Facts(
-            step,
-            self._num_steps,
-            self._config.seed,
-            len(_lines(self._run.evals)),
-            round(seconds, 2),
-            self._identity,
-        )
+        evals, spent = len(_lines(self._run.evals)), asdict(self._clock.spent())
+        facts = Facts(step, self._known, evals, spent)
         checkpoint.write(self._run.checkpoints, self._stepper, facts)
-        checkpoint.tidy(self._run.checkpoints, self._config.training.keep)
+        checkpoint.tidy(self._run.checkpoints, self._settings.keep)
         self._saved = step
 
 

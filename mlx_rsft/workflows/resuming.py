@@ -6,29 +6,54 @@ import hashlib
 import json
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from mlx_rsft import config as configuration
-from mlx_rsft import manifest
+from mlx_rsft import machine, manifest
 from mlx_rsft.config import FLAG, Resolved
 from mlx_rsft.data.conversation import Example
-from mlx_rsft.errors import RsftError, RunError, raise_together
+from mlx_rsft.errors import ConfigError, RsftError, RunError, raise_together
 from mlx_rsft.keys import OPEN_TABLE, read
+from mlx_rsft.models import recompute
 from mlx_rsft.models.load import LoadedModel
+from mlx_rsft.models.split import SplitModel
+from mlx_rsft.models.trunk import Trunk
 from mlx_rsft.objectives import build
 from mlx_rsft.rundir import RunDir
 from mlx_rsft.training import checkpoint
-from mlx_rsft.workflows import assemble, finished, starting
+from mlx_rsft.workflows import assemble, caching, finished, starting
 from mlx_rsft.workflows.assemble import Splits
 from mlx_rsft.workflows.keeping import Held
 
 HINT = "A run goes on as it began; for anything else begin one in another --run-dir."
+LONGER = "To make a run longer: --resume --extend-to STEPS."
+LENGTH = ("training.steps", "training.epochs")
+SETTLED = ("training.grad_checkpoint", "training.trunk_cache")
+"""Settings where ``auto`` asks for what the run has chosen."""
 
 
-def identity(resolved: Resolved, loaded: LoadedModel, splits: Splits) -> dict[str, Any]:
+def settled(resolved: Resolved, split: SplitModel, trunk: Trunk | None) -> Resolved:
+    """The settings with what ``auto`` has chosen, so that a run goes on with that.
+
+    A later ``auto`` may choose otherwise, on a machine with other memory or for a longer
+    run; and sums come in another order, so the bits would be others.
+    """
+    chosen: dict[str, object] = {}
+    if resolved.config.training.grad_checkpoint == recompute.AUTO:
+        chosen["training.grad_checkpoint"] = str(len(split.recomputed))
+    if resolved.config.training.trunk_cache == caching.AUTO and trunk is None:
+        chosen["training.trunk_cache"] = caching.OFF
+    return configuration.changed(resolved, chosen, caching.AUTO)
+
+
+def identity(
+    resolved: Resolved, loaded: LoadedModel, splits: Splits, num_steps: int
+) -> dict[str, Any]:
     """What decides a run: settings, and hashes of data files, rows and weights."""
     made = {
+        "steps": num_steps,
         "settings": _settings(configuration.as_toml(resolved)),
         "data": {
             name: {Path(path).name: digest for path, digest in hashes.items()}
@@ -36,40 +61,65 @@ def identity(resolved: Resolved, loaded: LoadedModel, splits: Splits) -> dict[st
         },
         "rows": {name: _rows_sha256(rows) for name, rows in splits.rows.items()},
         "model": loaded.weights() | starting.record(resolved.config),
-        "versions": manifest.versions(),
+        "versions": manifest.versions() | {"backend": machine.backend()},
     }
     return json.loads(json.dumps(made))
 
 
-def find(path: Path) -> Held:
+def find(path: Path, extend_to: int = 0) -> Held:
     """The run in a folder and its newest checkpoint, all of it whole.
 
+    Args:
+        path: The folder.
+        extend_to: Steps that the run is to have now, done or not; 0: as many as before.
+
     Raises:
-        RunError: If there is no run, or it is done, or its checkpoint is damaged.
+        RunError: If there is no run, or it is done, or something in it is damaged.
+        ConfigError: If it is no shorter than that.
     """
     run = RunDir(path)
-    try:
-        card = finished.card(path)
-    except (OSError, ValueError):
+    if not run.manifest.exists():
         raise RunError(
             "There is no run to go on with.",
             where=str(path),
             hint="Leave --resume out to begin one.",
-        ) from None
-    if card.get("finished"):
+        )
+    card = _card(run)
+    there = checkpoint.found(run.checkpoints)
+    facts = checkpoint.read(there[-1]) if there else None
+    if facts and facts.run != manifest.record_sha256(card["identity"]):
+        raise RunError("The checkpoint is one of another run.", where=str(there[-1]))
+    if card["finished"] and not (extend_to and facts):
         raise RunError(
             "The run is finished; there is nothing to go on with.",
             where=str(path),
-            hint="Begin another one with another --run-dir; this one stays as it is.",
+            hint="Make it longer with --extend-to STEPS, or begin another one with "
+            "another --run-dir.",
         )
-    there = checkpoint.found(run.checkpoints)
-    if not there:
+    held = Held(run, card, facts)
+    if 0 < extend_to <= held.num_steps:
+        raise ConfigError(
+            f"The run has {held.num_steps} steps already.", where="--extend-to"
+        )
+    return replace(held, extend_to=extend_to)
+
+
+def _card(run: RunDir) -> dict[str, Any]:
+    try:
+        card = manifest.unsealed(run.manifest.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
         raise RunError(
-            "The run has no checkpoint to go on from.",
-            where=str(path),
-            hint="If it was cut off before its first step, remove it and begin again.",
+            "The manifest is damaged: it is not as it was written.",
+            where=str(run.manifest),
+            hint="Put it back as it was; without it the run cannot go on.",
+        ) from None
+    if not card["identity"]:
+        raise RunError(
+            "The run is part of a comparison or search.",
+            where=str(run.path),
+            hint="The command that began it goes on with it.",
         )
-    return Held(run, card, checkpoint.read(there[-1]))
+    return card
 
 
 def settings(held: Held, given: Resolved) -> Resolved:
@@ -79,11 +129,20 @@ def settings(held: Held, given: Resolved) -> Resolved:
         RunError: With every setting that was given otherwise, or edited in the run.
         ConfigError: If the run's own cannot be read.
     """
-    layer = configuration.from_file(held.run.config)
-    now = _settings(held.run.config.read_text(encoding="utf-8"))
-    was: dict[str, Any] = held.facts.identity["settings"]
-    raise_together([*_changed(was, now, held.run.config)])
-    own = configuration.resolve([layer])
+    held.run.settle()
+    own = configuration.resolve([configuration.from_file(held.run.config)])
+    was: dict[str, Any] = held.card["identity"]["settings"]
+    text = held.run.config.read_text(encoding="utf-8")
+    raise_together([*_changed(was, _settings(text), held.run.config)])
+    if manifest.text_sha256(text) != held.card["config_sha256"]:
+        raise RunError(
+            "The settings are not as they were written.",
+            where=str(held.run.config),
+            hint="Put the file back as it was.",
+        )
+    if held.num_steps != held.card["identity"]["steps"]:
+        longer = {LENGTH[0]: held.num_steps}
+        own, was = configuration.changed(own, longer, "--extend-to"), was | longer
     asked = _asked(given, probed=bool(held.card["probe"]))
     free = {key: value for key, value in asked.items() if _is_free(key)}
     bound = {key: value for key, value in asked.items() if not _is_free(key)}
@@ -100,8 +159,9 @@ def _asked(given: Resolved, *, probed: bool) -> dict[str, Any]:
         table = {}
     asked = {f"{OPEN_TABLE}.{key}": value for key, value in table.items()}
     for key in given.origins:
-        if not key.startswith(f"{OPEN_TABLE}."):
-            asked[key] = read(given.config, key)
+        value = None if key.startswith(f"{OPEN_TABLE}.") else read(given.config, key)
+        if value is not None and not (key in SETTLED and value == caching.AUTO):
+            asked[key] = value
     return json.loads(json.dumps(asked))
 
 
@@ -111,7 +171,7 @@ def check_same(held: Held, now: Mapping[str, Any]) -> None:
     Raises:
         RunError: With everything that is another.
     """
-    was = held.facts.identity
+    was = held.card["identity"]
     problems: list[RsftError] = [
         *_other_files("data", was["data"], now["data"]),
         *_other_files("model", {"": _weights(was)}, {"": _weights(now)}),
@@ -141,7 +201,7 @@ def _settings(text: str) -> dict[str, Any]:
 
 def _is_free(key: str) -> bool:
     table, _, name = key.partition(".")
-    return (table, name) in finished.OUTCOME_FREE
+    return (table, name) in finished.OUTCOME_FREE and key not in SETTLED
 
 
 def _changed(
@@ -152,7 +212,7 @@ def _changed(
             yield RunError(
                 f"{key} was {was.get(key)!r} and is now {now.get(key)!r}.",
                 where=str(where),
-                hint=HINT,
+                hint=LONGER if key in LENGTH else HINT,
             )
 
 

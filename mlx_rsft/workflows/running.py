@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from mlx_rsft import config as configuration
-from mlx_rsft import energy, evaluation, files, machine, manifest, records, rundir
+from mlx_rsft import evaluation, files, machine, manifest, records, rundir
 from mlx_rsft.config import Resolved
 from mlx_rsft.data.source import TRAIN, VALID
 from mlx_rsft.errors import Interrupted, RunError
@@ -28,6 +27,7 @@ from mlx_rsft.workflows.assemble import Splits
 from mlx_rsft.workflows.choosing import Chosen
 from mlx_rsft.workflows.keeping import Held, Keeper
 from mlx_rsft.workflows.reporter import Reporter
+from mlx_rsft.workflows.spent import Clock, Spent
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,39 +80,50 @@ def carry_out(
     Returns:
         The result as it stands in the manifest, and how the run ended.
     """
-    run = job.held.reopen() if job.held else rundir.create(run_dir)
-    card = _manifest(job)
-    if job.held:
-        card = replace(card, **job.held.told())
-    else:
-        files.write_text(run.config, configuration.as_toml(job.resolved))
-    card.write(run.manifest)
-    began = time.perf_counter()
-    device = machine.device()
-    looks = _Looks(job, run, reporter)
-    meter = energy.Meter()
-    with machine.kept_awake(), machine.wired_memory(device.working_set_bytes):
+    working_set_bytes = machine.device().working_set_bytes
+    with (
+        rundir.held(run_dir) as run,
+        machine.kept_awake(),
+        machine.wired_memory(working_set_bytes),
+    ):
+        card = _begun(job, run)
+        clock = Clock(job.held.spent if job.held else Spent())
+        looks = _Looks(job, run, clock, reporter)
         outcome = _steps(job, run, looks, reporter)
-        trained = time.perf_counter() - began - looks.seconds
-        joules = meter.joules(but=looks.joules)
+        steps_alone = clock.spent()
         adapters.save(job.loaded.model, dict(job.adapter_config), run.adapter)
         if not outcome.interrupted:
             looks.look(outcome.steps)
-    before = job.held.facts.seconds if job.held else 0.0
-    result = _result(run, outcome, before + time.perf_counter() - began)
-    result |= {
-        "training_seconds": round(before + trained, 2),
-        "joules": None if job.held else joules,
-    }
-    if job.trunk:
-        result["trunk_cache"] = job.trunk.stats.as_record()
-    card.ended(result, interrupted=outcome.interrupted).write(run.manifest)
+        result = _result(run, outcome) | {
+            "seconds": clock.spent().seconds,
+            "training_seconds": steps_alone.training,
+            "joules": steps_alone.joules,
+        }
+        if job.trunk:
+            result["trunk_cache"] = job.trunk.stats.as_record()
+        card.ended(result, interrupted=outcome.interrupted).write(run.manifest)
     return result, outcome
+
+
+def _begun(job: Job, run: RunDir) -> Manifest:
+    """Write what a run begins with, or put it back to where it goes on."""
+    card = _manifest(job)
+    if job.held:
+        job.held.reopen()
+        card = replace(card, **job.held.told())
+        card.write(run.manifest)
+        return card
+    rundir.check_free(run.path)
+    files.write_text(run.pending, configuration.as_toml(job.resolved))
+    card.write(run.manifest)
+    run.settle()
+    return card
 
 
 def _manifest(job: Job) -> Manifest:
     config = job.resolved.config
     return Manifest(
+        identity=job.identity,
         command=manifest.command_line(),
         versions=manifest.versions(),
         device=machine.device().as_record(),
@@ -128,11 +139,11 @@ def _manifest(job: Job) -> Manifest:
 
 
 class _Looks:
-    """Looks at the ``valid`` split, and what they took of the run's time."""
+    """Looks at the ``valid`` split, which are no part of what the steps take."""
 
-    def __init__(self, job: Job, run: RunDir, reporter: Reporter) -> None:
+    def __init__(self, job: Job, run: RunDir, clock: Clock, reporter: Reporter) -> None:
         self._job, self._run, self._reporter = job, run, reporter
-        self.seconds = self.joules = 0.0
+        self.clock = clock
 
     def between(self, step: int) -> None:
         """Look if it is time to, leaving the model as a training model again."""
@@ -143,7 +154,11 @@ class _Looks:
 
     def look(self, step: int) -> None:
         """Measure the split and write down its metrics."""
-        job, began, meter = self._job, time.perf_counter(), energy.Meter()
+        with self.clock.aside():
+            self._look(step)
+
+    def _look(self, step: int) -> None:
+        job = self._job
         rows = job.splits.rows.get(VALID)
         if not rows:
             return
@@ -162,14 +177,12 @@ class _Looks:
         for name, metric in measured.metrics.items():
             entry = {"step": step, "split": VALID, "metric": name, **metric.as_record()}
             records.append(self._run.evals, entry)
-        self.seconds += time.perf_counter() - began
-        self.joules += meter.joules() or 0.0
 
 
 def _steps(job: Job, run: RunDir, looks: _Looks, reporter: Reporter) -> Outcome:
     config = job.resolved.config
     stepper = assemble.stepper(job.split, job.objective, job.loaded, config, job.trunk)
-    keeper = Keeper(run, stepper, config, job.num_steps, job.identity)
+    keeper = Keeper(run, stepper, config.training, job.identity, looks.clock)
     start = keeper.begin(job.held)
     with reporter.task(f"train {job.objective}", job.num_steps) as advance:
         if start.step:
@@ -194,12 +207,11 @@ def _steps(job: Job, run: RunDir, looks: _Looks, reporter: Reporter) -> Outcome:
     return outcome
 
 
-def _result(run: RunDir, outcome: Outcome, seconds: float) -> dict[str, Any]:
+def _result(run: RunDir, outcome: Outcome) -> dict[str, Any]:
     done = list(records.read_lines(run.steps)) if run.steps.exists() else []
     kept = ("loss", "nll", "mean_p", "ess")
     return {
         "steps": outcome.steps,
-        "seconds": round(seconds, 2),
         "peak_bytes": max((step["peak_bytes"] for step in done), default=0),
         "tokens": sum(step["tokens"] for step in done),
         **({"diverged": True} if outcome.diverged else {}),

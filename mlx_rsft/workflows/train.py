@@ -48,23 +48,31 @@ def prepare(resolved: Resolved, run_dir: Path, reporter: Reporter) -> Job:
     return _loaded(resolved, named, objective, reporter)
 
 
-def prepare_again(given: Resolved, run_dir: Path, reporter: Reporter) -> Job:
+def prepare_again(
+    given: Resolved, run_dir: Path, reporter: Reporter, extend_to: int = 0
+) -> Job:
     """Load a run that was cut off as it began, ready to go on from its checkpoint.
 
     The settings given may repeat those of the run; few may be others.
+
+    Args:
+        given: The settings.
+        run_dir: The run.
+        reporter: Is told where it goes on.
+        extend_to: Steps that it is to have now; 0: as many as before.
 
     Raises:
         RsftError: If nothing can be gone on with, or settings, rows, weights or
             versions are others; says which.
     """
-    held = resuming.find(run_dir)
+    held = resuming.find(run_dir, extend_to)
     resolved = resuming.settings(held, given)
     named, objective = assemble.with_objective(resolved, resolved.config.objective)
     job = _loaded(resolved, named, objective, reporter)
     assert job.identity is not None
     resuming.check_same(held, job.identity)
-    reporter.note(f"goes on after step {held.facts.step} of {job.num_steps}.")
-    return replace(job, held=held)
+    reporter.note(f"goes on after step {held.step} of {job.num_steps}.")
+    return replace(job, held=held, identity=held.card["identity"])
 
 
 def _loaded(
@@ -85,6 +93,8 @@ def _loaded(
     named, adapter_config = starting.start(loaded, named)
     split.recomputed = sizing.recomputed(named.config, split, rows, objective, reporter)
     trunk = _trunk(config, loaded, split, rows, reporter)
+    named = resuming.settled(named, split, trunk)
+    num_steps = loop.num_steps(config.training, len(rows))
     return Job(
         named,
         objective,
@@ -94,7 +104,7 @@ def _loaded(
         adapter_config,
         trunk,
         found,
-        identity=resuming.identity(named, loaded, splits),
+        identity=resuming.identity(named, loaded, splits, num_steps),
     )
 
 

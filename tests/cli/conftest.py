@@ -10,7 +10,7 @@ import pytest
 
 from mlx_rsft.cli.main import group, main
 
-OF_ONE_RUN = {"--run-dir", "--resume", "--checkpoint-every", "--keep"}
+OF_ONE_RUN = {"--run-dir", "--resume", "--extend-to", "--checkpoint-every", "--keep"}
 """Flags of train that are about one run alone."""
 
 

@@ -4,11 +4,13 @@ from contextlib import contextmanager
 
 import pytest
 
-from mlx_rsft import config, records
+from mlx_rsft import config, records, rundir
 from mlx_rsft.config import FLAG, Layer
-from mlx_rsft.errors import RsftError, RunError
+from mlx_rsft.errors import ConfigError, RsftError, RunError
 from mlx_rsft.rundir import RunDir
-from mlx_rsft.workflows import train
+from mlx_rsft.settings import OptimizerSettings
+from mlx_rsft.training import optimizer
+from mlx_rsft.workflows import sizing, train
 from mlx_rsft.workflows.reporter import Silent
 
 from .conftest import short_run
@@ -55,9 +57,9 @@ def _train(settings, folder, reporter=None):
     return train.train(train.prepare(settings, folder, reporter), folder, reporter)
 
 
-def _resume(folder, settings=NOTHING_GIVEN, reporter=None):
+def _resume(folder, settings=NOTHING_GIVEN, reporter=None, extend_to=0):
     reporter = reporter or Silent()
-    job = train.prepare_again(settings, folder, reporter)
+    job = train.prepare_again(settings, folder, reporter, extend_to)
     return train.train(job, folder, reporter)
 
 
@@ -128,7 +130,8 @@ def _given(**values):
     ("changes", "named"),
     [
         ({"optimizer__learning_rate": 0.5}, "learning_rate was 0.02 and is now 0.5"),
-        ({"training__steps": 9}, "training.steps was 7 and is now 9"),
+        ({"training__steps": 9}, "training.steps was 7 and is now 9.*--extend-to"),
+        ({"training__trunk_cache": "off"}, "trunk_cache was 'auto' and is now 'off'"),
         ({"objective__name": "dft:floor=0.1"}, "name was 'sft' and is now 'dft'"),
         ({"objective__name": "auto"}, "name was 'sft' and is now 'auto'"),
         ({"seed": 3}, "seed was 0 and is now 3"),
@@ -188,4 +191,92 @@ def test_a_record_that_lost_steps_is_refused(place):
     file = place / "run" / "steps.jsonl"
     file.write_text("".join(file.read_text().splitlines(keepends=True)[:3]))
     with pytest.raises(RsftError, match="3 whole lines where 4 were written"):
+        _resume(place / "run")
+
+
+def test_a_run_cut_off_before_its_first_checkpoint_starts_over(place, begun):
+    shutil.rmtree(place / "run" / "checkpoints")
+    _resume(place / "run")
+    _train(_settings(begun / "model", begun / "data"), place / "whole")
+    assert outcome(place / "run") == outcome(place / "whole")
+
+
+def test_a_run_killed_between_its_manifest_and_its_settings_starts_over(place):
+    run = RunDir(place / "run")
+    run.config.replace(run.pending)
+    assert _resume(place / "run")["steps"] == 7
+
+
+def test_a_run_that_another_process_has_is_left_alone(place):
+    before = (place / "run" / "steps.jsonl").read_text()
+    with (
+        rundir.held(place / "run"),
+        pytest.raises(RunError, match="Another process trains"),
+    ):
+        _resume(place / "run")
+    assert (place / "run" / "steps.jsonl").read_text() == before
+
+
+def test_a_run_that_went_on_while_it_was_loaded_is_left_alone(place):
+    job = train.prepare_again(NOTHING_GIVEN, place / "run", Silent())
+    _resume(place / "run")
+    before = outcome(place / "run")
+    with pytest.raises(RunError, match="gone on meanwhile"):
+        train.train(job, place / "run", Silent())
+    assert outcome(place / "run") == before
+
+
+def test_a_finished_run_is_made_longer_only_when_told_to_and_can_be_cut_again(place):
+    _resume(place / "run")
+    shutil.copytree(place / "run", place / "cut")
+    done = outcome(place / "run")[1]
+    with pytest.raises(ConfigError, match="has 7 steps already"):
+        _resume(place / "run", extend_to=7)
+    assert _resume(place / "run", extend_to=12)["steps"] == 12
+    longer = outcome(place / "run")
+    assert longer[1][:7] == done
+    plan = OptimizerSettings(learning_rate=0.02)
+    rates = [optimizer.learning_rate(step, 12, plan) for step in range(7, 12)]
+    assert [step["learning_rate"] for step in longer[1][7:]] == rates
+    with pytest.raises(CrashError):
+        _resume(place / "cut", reporter=Crashing(7 + 3), extend_to=12)
+    assert _resume(place / "cut")["steps"] == 12
+    assert outcome(place / "cut") == longer
+    card = json.loads((place / "cut" / "manifest.json").read_text())
+    assert card["extended"] == [{"step": 7, "steps": 12}]
+
+
+def test_a_run_goes_on_with_what_auto_has_chosen_on_any_machine(
+    tmp_path, tiny_folder, tiny_data, monkeypatch
+):
+    auto = {"training__grad_checkpoint": "auto", "adapter__layers": "last:2"}
+    settings = _settings(tiny_folder, tiny_data, **auto)
+    _train(settings, tmp_path / "whole")
+    _cut(settings, tmp_path / "cut", 5)
+    tight = sizing.Where("a small machine", 1, 1, stock=False)
+    monkeypatch.setattr(sizing, "here", lambda: tight)
+    assert _resume(tmp_path / "cut", settings)["steps"] == 7
+    assert outcome(tmp_path / "cut") == outcome(tmp_path / "whole")
+    assert 'grad_checkpoint = "0"  # auto' in (tmp_path / "cut/config.toml").read_text()
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "config.toml"])
+def test_a_damaged_manifest_and_damaged_settings_are_refused_by_name(name, place):
+    file = place / "run" / name
+    whole = file.read_bytes()
+    for at in range(0, len(whole) - 1, len(whole) // 25):
+        flipped = bytearray(whole)
+        flipped[at] ^= 1
+        for damaged in (bytes(flipped), whole[:at]):
+            file.write_bytes(damaged)
+            with pytest.raises(RsftError, match=name.replace(".", r"\.")):
+                _resume(place / "run")
+
+
+def test_a_checkpoint_of_another_run_is_refused(place, begun):
+    where = begun / "model", begun / "data"
+    _cut(_settings(*where, seed=1), place / "other", 5)
+    shutil.rmtree(place / "run" / "checkpoints")
+    shutil.copytree(place / "other" / "checkpoints", place / "run" / "checkpoints")
+    with pytest.raises(RunError, match="of another run"):
         _resume(place / "run")
