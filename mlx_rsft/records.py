@@ -125,6 +125,11 @@ def cut(path: Path, count: int) -> None:
         os.truncate(path, sum(len(line) + 1 for line in lines[:count]))
 
 
+def held_lines(path: Path) -> list[dict[str, Any]]:
+    """The same as a list; an empty one if there is no file yet."""
+    return list(read_lines(path)) if path.exists() else []
+
+
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
     """The records of a JSON-lines file that this package wrote."""
     with path.open(encoding="utf-8") as file:

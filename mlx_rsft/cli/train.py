@@ -18,9 +18,7 @@ from mlx_rsft.errors import ConfigError
 )
 @options.objective_flag
 @options.profile_flag
-@options.setting_flags(
-    *options.TRAINING, "adapter.init", "training.checkpoint_every", "training.keep"
-)
+@options.setting_flags(*options.TRAINING, "adapter.init", *options.KEEPING)
 @click.option(
     "--run-dir",
     type=click.Path(path_type=Path),
@@ -36,7 +34,6 @@ from mlx_rsft.errors import ConfigError
 @click.option(
     "--extend-to",
     type=click.IntRange(min=1),
-    default=0,
     metavar="STEPS",
     help="With --resume: go on to so many steps, with the learning rates that a run of "
     "that length has from there on.",
@@ -49,7 +46,7 @@ def command(
     run_dir: Path | None,
     *,
     resume: bool,
-    extend_to: int,
+    extend_to: int | None,
     dry_run: bool,
     as_json: bool,
 ) -> None:
@@ -67,7 +64,7 @@ def command(
         raise ConfigError("--extend-to comes with --resume.", where="--extend-to")
     reporter = console.TerminalReporter()
     if resume:
-        job = train.prepare_again(settings, run_dir, reporter, extend_to)
+        job = train.prepare_again(settings, run_dir, reporter, extend_to or 0)
     else:
         job = train.prepare(settings, run_dir, reporter)
     if dry_run:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -19,13 +19,13 @@ import mlx.core as mx
 from mlx.utils import tree_flatten, tree_map_with_path, tree_unflatten
 
 from mlx_rsft import files, manifest
-from mlx_rsft.errors import ModelError, RunError
+from mlx_rsft.errors import RunError
 from mlx_rsft.models import tensor_file
 from mlx_rsft.training.step import Stepper
 
 STATE, FACTS = "state.safetensors", "checkpoint.json"
 FORMAT = 1
-NAME = re.compile(r"step-(\d{6,})")
+NAME = re.compile(r"step-\d{6,}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +37,14 @@ class Facts:
         run: Hash of what the run is known by.
         evals: Lines of ``evals.jsonl`` at that moment.
         spent: What the run had taken until then.
+        ease: What its learning rates are multiplied by from here on.
     """
 
     step: int
     run: str
     evals: int
     spent: Mapping[str, Any]
+    ease: float = 1.0
 
 
 def write(folder: Path, stepper: Stepper, facts: Facts) -> None:
@@ -55,8 +57,7 @@ def write(folder: Path, stepper: Stepper, facts: Facts) -> None:
     try:
         with files.new_folder(place) as scratch:
             state = scratch / STATE
-            mx.save_safetensors(str(state), _state(stepper))
-            tensor_file.entries(state)  # mlx does not say when a disk is full
+            tensor_file.write(state, _state(stepper))
             record = {
                 "format": FORMAT,
                 **asdict(facts),
@@ -65,7 +66,7 @@ def write(folder: Path, stepper: Stepper, facts: Facts) -> None:
             files.write_json(scratch / FACTS, manifest.sealed(record))
             files.sync(scratch)
         files.sync(folder)
-    except (OSError, RuntimeError, ModelError) as problem:
+    except OSError as problem:
         raise RunError(
             f"The checkpoint of step {facts.step} cannot be written ({problem}).",
             where=str(folder),
@@ -82,14 +83,19 @@ def found(folder: Path) -> list[Path]:
     """The checkpoints in a folder, the oldest first."""
     if not folder.is_dir():
         return []
-    named = [(NAME.fullmatch(one.name), one) for one in folder.iterdir()]
-    return [one for _, one in sorted((int(m[1]), one) for m, one in named if m)]
+    return sorted((p for p in folder.iterdir() if NAME.fullmatch(p.name)), key=step_of)
 
 
-def tidy(folder: Path, keep: int) -> None:
-    """Remove all but the newest ``keep``, and what a kill has left half-written."""
-    for old in found(folder)[:-keep]:
-        old.replace(folder / f".{old.name}")  # never half of one under its name
+def step_of(place: Path) -> int:
+    """The step of a checkpoint, by its name."""
+    return int(place.name.removeprefix("step-"))
+
+
+def tidy(folder: Path, keep: Collection[int]) -> None:
+    """Remove all but those of some steps, and what a kill has left half-written."""
+    for old in found(folder):
+        if step_of(old) not in keep:
+            old.replace(folder / f".{old.name}")  # never half of one under its name
     for left in folder.glob(".step-*"):
         shutil.rmtree(left)
 
@@ -139,6 +145,13 @@ def restore(place: Path, stepper: Stepper) -> None:
 
     stepper.optimizer.state = tree_map_with_path(of, stepper.optimizer.state)
     stepper.references.restore(_part(held, "references"))
+
+
+def is_finite(stepper: Stepper) -> bool:
+    """Whether all that is trained, and all that the optimizer remembers, is finite."""
+    values = [v for name, v in _state(stepper).items() if _fixed(name)]
+    floats = [v for v in values if mx.issubdtype(v.dtype, mx.floating)]
+    return bool(mx.all(mx.stack([mx.isfinite(v).all() for v in floats])).item())
 
 
 def _state(stepper: Stepper) -> dict[str, mx.array]:

@@ -12,7 +12,7 @@ from typing import Any
 from mlx_rsft import config as configuration
 from mlx_rsft.errors import RunError
 from mlx_rsft.rundir import RunDir
-from mlx_rsft.workflows.running import Job
+from mlx_rsft.workflows.job import Job
 
 OUTCOME_FREE = {
     ("model", "source"),  # known by their content

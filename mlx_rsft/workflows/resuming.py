@@ -25,7 +25,7 @@ from mlx_rsft.rundir import RunDir
 from mlx_rsft.training import checkpoint
 from mlx_rsft.workflows import assemble, caching, finished, starting
 from mlx_rsft.workflows.assemble import Splits
-from mlx_rsft.workflows.keeping import Held
+from mlx_rsft.workflows.held import Held
 
 HINT = "A run goes on as it began; for anything else begin one in another --run-dir."
 LONGER = "To make a run longer: --resume --extend-to STEPS."

@@ -12,7 +12,7 @@ from mlx_rsft import rundir
 from mlx_rsft.config import Resolved
 from mlx_rsft.data.conversation import Example
 from mlx_rsft.data.source import TRAIN
-from mlx_rsft.errors import ConfigError, Interrupted, nearest
+from mlx_rsft.errors import ConfigError, Interrupted, RunError, nearest
 from mlx_rsft.models import adapters
 from mlx_rsft.models.load import LoadedModel
 from mlx_rsft.models.split import SplitModel
@@ -22,11 +22,19 @@ from mlx_rsft.rundir import RunDir
 from mlx_rsft.settings import Config
 from mlx_rsft.training import loop
 from mlx_rsft.training import optimizer as optimizers
-from mlx_rsft.workflows import assemble, caching, resuming, running, sizing, starting
+from mlx_rsft.workflows import (
+    assemble,
+    best,
+    caching,
+    resuming,
+    running,
+    sizing,
+    starting,
+)
 from mlx_rsft.workflows.caching import Passes
 from mlx_rsft.workflows.choosing import choose_objective
+from mlx_rsft.workflows.job import Job
 from mlx_rsft.workflows.reporter import Reporter
-from mlx_rsft.workflows.running import Job
 
 
 def prepare(resolved: Resolved, run_dir: Path, reporter: Reporter) -> Job:
@@ -41,6 +49,7 @@ def prepare(resolved: Resolved, run_dir: Path, reporter: Reporter) -> Job:
     config = resolved.config
     optimizers.check(config.optimizer, config.adapter)
     adapters.check(config.adapter)
+    best.aim(config)
     assemble.metrics(config)
     table = {"name": "sft"} if assemble.is_auto(config) else config.objective
     named, objective = assemble.with_objective(resolved, table)
@@ -104,6 +113,8 @@ def _loaded(
         adapter_config,
         trunk,
         found,
+        every=config.training.eval_every,
+        aim=best.aim(config),
         identity=resuming.identity(named, loaded, splits, num_steps),
     )
 
@@ -141,7 +152,8 @@ def train(job: Job, run_dir: Path, reporter: Reporter) -> dict[str, Any]:
     Raises:
         Interrupted: If the user stopped it; the adapter so far is saved, or if it was
             to stop at once, the last checkpoint stands.
-        RunError: If the loss stayed non-finite; what was done is saved.
+        RunError: If loss or weights stayed non-finite, or a disk is full; the last
+            good state is saved.
     """
     try:
         result, outcome = running.carry_out(job, run_dir, reporter)
@@ -152,6 +164,13 @@ def train(job: Job, run_dir: Path, reporter: Reporter) -> dict[str, Any]:
             hint=f"To go on from its last checkpoint: mlx-rsft train --run-dir {run_dir} "
             "--resume",
         ) from None
+    except OSError as problem:
+        raise RunError(
+            f"The run cannot be written ({problem.strerror}).",
+            where=str(problem.filename or run_dir),
+            hint="Make room or give the folder back; to go on from its last checkpoint: "
+            f"mlx-rsft train --run-dir {run_dir} --resume",
+        ) from problem
     if job.trunk:
         job.trunk.close()
     running.raise_unless_done(outcome, job.num_steps, run_dir)

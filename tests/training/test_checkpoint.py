@@ -82,7 +82,7 @@ def test_the_newest_are_kept_and_half_written_ones_are_swept_away(tmp_path):
     for step in (8, 9, 10, 1_000_000):
         _written(tmp_path, step)
     (tmp_path / ".step-000010.x1").mkdir()
-    checkpoint.tidy(tmp_path, keep=2)
+    checkpoint.tidy(tmp_path, {10, 1_000_000})
     kept = [checkpoint.path(tmp_path, step) for step in (10, 1_000_000)]
     assert checkpoint.found(tmp_path) == kept
     assert sorted(tmp_path.iterdir()) == sorted(kept)

@@ -4,7 +4,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from mlx_rsft import config, records, rundir
+from mlx_rsft import config, rundir
 from mlx_rsft.config import FLAG, Layer
 from mlx_rsft.errors import ConfigError, RsftError, RunError
 from mlx_rsft.rundir import RunDir
@@ -13,10 +13,9 @@ from mlx_rsft.training import optimizer
 from mlx_rsft.workflows import sizing, train
 from mlx_rsft.workflows.reporter import Silent
 
-from .conftest import short_run
+from .conftest import outcome, short_run
 
 NOTHING_GIVEN = config.resolve([])
-TIMES = ("tokens_per_s", "peak_bytes")
 KINDS = {
     "plain": {},
     "dropout and DoRA": {"adapter__method": "dora", "adapter__dropout": 0.3},
@@ -66,17 +65,6 @@ def _resume(folder, settings=NOTHING_GIVEN, reporter=None, extend_to=0):
 def _cut(settings, folder, step):
     with pytest.raises(CrashError):
         _train(settings, folder, Crashing(step))
-
-
-def outcome(folder):
-    """What a run leaves, but for times: adapter, steps and looks."""
-    run = RunDir(folder)
-    steps = list(records.read_lines(run.steps))
-    for step in steps:
-        for name in TIMES:
-            del step[name]
-    adapter = (run.adapter / "adapters.safetensors").read_bytes()
-    return adapter, steps, run.evals.read_text()
 
 
 @pytest.mark.parametrize("kind", KINDS)
