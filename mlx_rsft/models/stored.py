@@ -42,13 +42,14 @@ def config(folder: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
             text = file.read(MOST_CONFIG)
-        found = json.loads(text)
     except OSError as problem:
         raise ModelError(
             f"{CONFIG} cannot be read ({problem.strerror}).",
             where=str(folder),
             hint="Pass the adapter/ folder of a run, or one that PEFT saved.",
         ) from None
+    try:
+        found = json.loads(text)
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):

@@ -114,7 +114,7 @@ def training_paths(config: Config) -> Paths:
         paths[source.VALID] = valid
     if config.training.best:
         name = config.training.best.partition(".")[0]
-        paths[name] = source.pick(validation_paths(config), name, place)
+        paths[name] = source.pick(found, name, place)
     return paths
 
 

@@ -143,6 +143,7 @@ class Keeper:
         due = [one for one in self._there if self._is_due(one)]
         newest = {step, *due[-self._settings.keep :]}
         # A run that goes back has the best state of that moment as its best again.
-        best = {self._best(one) for one in newest} - {None}
-        checkpoint.tidy(self._run.checkpoints, {*newest, *best})
+        best = [self._best(one) for one in newest]
+        keep = {*newest, *(one for one in best if one is not None)}
+        checkpoint.tidy(self._run.checkpoints, keep)
         self._saved = step

@@ -1,14 +1,12 @@
-"""Real processes, killed at random moments and told to go on."""
+"""Real processes, stopped by signals and told to go on; killed ones: scripts/faults."""
 
 import json
-import random
 import signal
 import subprocess
 import time
 
 from .conftest import run, started
 
-CUTS = 3
 FLAGS = ("--objective", "sft", "--layers", "last:2", "--steps", 250, "--batch-size", 4)
 
 
@@ -35,29 +33,6 @@ def _begun(process, folder, before=0):
         if _count(folder) > before:
             return
         time.sleep(0.005)
-
-
-def test_a_run_killed_at_random_moments_ends_with_the_bytes_of_an_uncut_one(
-    tmp_path, tiny_folder, tiny_data
-):
-    where = ("--model", tiny_folder, "--data", tiny_data, *FLAGS)
-    assert run("train", *where, "--run-dir", tmp_path / "whole").returncode == 0
-    folder, chance = tmp_path / "cut", random.Random(0)
-    going_on = ("train", "--run-dir", folder, "--resume")
-    command = ("train", *where, "--run-dir", folder, "--checkpoint-every", 1)
-    for _ in range(CUTS):
-        before = _count(folder)
-        process = started(*command, stderr=subprocess.DEVNULL)
-        _begun(process, folder, before)
-        time.sleep(chance.uniform(0, 0.3))
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        command = going_on
-    assert not json.loads((folder / "manifest.json").read_text())["finished"]
-    ended = run(*going_on)
-    assert ended.returncode == 0, ended.stderr
-    assert _adapter(folder) == _adapter(tmp_path / "whole")
-    assert _steps(folder) == _steps(tmp_path / "whole")
 
 
 def test_ctrl_c_saves_a_checkpoint_to_go_on_from_and_a_second_one_leaves_at_once(

@@ -262,6 +262,7 @@ def test_a_trained_embedding_of_full_fine_tuning_loads_again(tmp_path):
 def test_a_missing_magnitude_is_noticed(tmp_path):
     model, config = _trained(AdapterSettings(method="dora", rank=2, layers="last:1"))
     adapters.save(model, config, tmp_path / "a")
+    files.write_json(tmp_path / "a" / "adapter_config.json", config)
     path = str(tmp_path / "a" / "adapters.safetensors")
     kept = {k: mx.array(v) for k, v in mx.load(path).items() if not k.endswith(".m")}
     mx.save_safetensors(path, kept)

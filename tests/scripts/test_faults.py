@@ -9,7 +9,7 @@ SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "faults.py"
 
 
 def test_killed_starved_and_damaged_runs_end_as_they_should():
-    short = ("--kills", "4", "--damages", "18", "--every", "29")
+    short = ("--kills", "3", "--damages", "12", "--every", "60")
     ran = subprocess.run(
         [sys.executable, str(SCRIPT), *short],
         capture_output=True,
@@ -19,5 +19,5 @@ def test_killed_starved_and_damaged_runs_end_as_they_should():
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
     found = json.loads(ran.stdout)
-    assert found["killed"]["kills"] == 4
+    assert found["killed"]["kills"] == 3
     assert found["disk_full"]["tried"] >= 3
