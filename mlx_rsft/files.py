@@ -72,12 +72,40 @@ def new_folder(path: Path) -> Generator[Path]:
         raise
 
 
+def sync(path: Path) -> None:
+    """Have a file, or a folder with all that is right inside it, on disk."""
+    inside = [*path.iterdir(), path] if path.is_dir() else [path]
+    for part in inside:
+        handle = os.open(part, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
 @contextlib.contextmanager
 def alone(lock: Path) -> Generator[None]:
     """Run the block in one process at a time; the system frees the lock at exit."""
+    with _locked(lock, fcntl.LOCK_EX):
+        yield
+
+
+@contextlib.contextmanager
+def alone_or_refused(lock: Path) -> Generator[None]:
+    """The same, but nobody waits.
+
+    Raises:
+        BlockingIOError: If another process is in its block.
+    """
+    with _locked(lock, fcntl.LOCK_EX | fcntl.LOCK_NB):
+        yield
+
+
+@contextlib.contextmanager
+def _locked(lock: Path, how: int) -> Generator[None]:
     lock.parent.mkdir(parents=True, exist_ok=True)
     with lock.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        fcntl.flock(file, how)
         yield
 
 

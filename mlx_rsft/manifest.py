@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -31,6 +32,9 @@ class Manifest:
         probe: What ``auto`` found in the base model; None if it was not asked.
         result: Steps done, last losses, seconds; empty until the run has ended.
         notes: What was corrected or announced on the way, in plain sentences.
+        identity: What must be the same when it goes on; None if it cannot.
+        resumed: Steps at which a run that was cut off went on.
+        extended: Steps at which it was made longer, and to how many.
         finished: UTC time of the end; None while running or when cut off.
     """
 
@@ -45,6 +49,9 @@ class Manifest:
     started: str
     probe: Mapping[str, Any] | None = None
     notes: Sequence[str] = ()
+    identity: Mapping[str, Any] | None = None
+    resumed: Sequence[int] = ()
+    extended: Sequence[Mapping[str, int]] = ()
     finished: str | None = None
     interrupted: bool = False
     result: Mapping[str, Any] | None = None
@@ -61,7 +68,32 @@ class Manifest:
     def write(self, path: Path) -> None:
         record = finite(asdict(self))
         assert isinstance(record, dict)
-        files.write_json(path, record)
+        files.write_json(path, sealed(record))
+
+
+SEAL = "seal"
+
+
+def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record with a hash of itself, so that a damaged one is recognised."""
+    return {**record, SEAL: record_sha256(record)}
+
+
+def unsealed(text: str) -> dict[str, Any]:
+    """The record that was sealed and written as JSON.
+
+    Raises:
+        ValueError: If it is not as it was written.
+    """
+    record: Any = json.loads(text)
+    if not isinstance(record, dict) or record.pop(SEAL, "") != record_sha256(record):
+        raise ValueError("it is not as it was written")
+    return record
+
+
+def record_sha256(record: Mapping[str, Any]) -> str:
+    """The SHA-256 of what a record says, whatever the order of its keys."""
+    return text_sha256(json.dumps(record, sort_keys=True))
 
 
 def versions() -> dict[str, str]:

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from mlx_rsft.errors import RunError
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +105,29 @@ def append(path: Path, record: Mapping[str, Any]) -> None:
     """Add one record to a JSON-lines file; each line is whole as soon as it is there."""
     with path.open("a", encoding="utf-8") as file:
         file.write(as_line(record))
+
+
+def cut(path: Path, count: int) -> None:
+    """Leave the first ``count`` lines of a JSON-lines file, and nothing after them.
+
+    Raises:
+        RunError: If there are fewer whole lines; the file is then as it was.
+    """
+    held = path.read_bytes() if path.exists() else b""
+    lines = held.split(b"\n")[:-1]
+    if len(lines) < count:
+        raise RunError(
+            f"There are {len(lines)} whole lines where {count} were written.",
+            where=str(path),
+            hint="Put the file back as it was; without it the run cannot go on.",
+        )
+    if path.exists():
+        os.truncate(path, sum(len(line) + 1 for line in lines[:count]))
+
+
+def held_lines(path: Path) -> list[dict[str, Any]]:
+    """The same as a list; an empty one if there is no file yet."""
+    return list(read_lines(path)) if path.exists() else []
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:

@@ -1,14 +1,23 @@
 """The folder of one run: who lies where, and that it is ours to write.
 
-RUN/  config.toml  manifest.json  steps.jsonl  evals.jsonl  adapter/
+RUN/  config.toml  manifest.json  steps.jsonl  evals.jsonl  checkpoints/  adapter/
+
+A run has begun once it has a manifest; before that its folder counts as free.
 """
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 
+from mlx_rsft import files
 from mlx_rsft.errors import RunError
+
+LOCK, PENDING = ".lock", ".config.toml"
+OURS = (LOCK, PENDING, ".manifest.json")
+"""How names start that a run may leave which was killed before it began."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +25,11 @@ class RunDir:
     """Names of the files of a run."""
 
     path: Path
+
+    @property
+    def pending(self) -> Path:
+        """The settings until the manifest is there; ``settle`` gives them their name."""
+        return self.path / PENDING
 
     @property
     def config(self) -> Path:
@@ -34,8 +48,17 @@ class RunDir:
         return self.path / "evals.jsonl"
 
     @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
     def adapter(self) -> Path:
         return self.path / "adapter"
+
+    def settle(self) -> None:
+        """Finish what a kill may have cut off right after the manifest was written."""
+        with contextlib.suppress(FileNotFoundError):
+            self.pending.replace(self.config)
 
 
 def check_free(path: Path) -> None:
@@ -44,11 +67,12 @@ def check_free(path: Path) -> None:
     Raises:
         RunError: If something is there already, or the place cannot be written.
     """
-    if path.is_dir() and any(path.iterdir()):
+    if path.is_dir() and any(not one.name.startswith(OURS) for one in path.iterdir()):
         raise RunError(
             "The run directory is not empty.",
             where=str(path),
-            hint="Pass another --run-dir, or remove this one; nothing is overwritten.",
+            hint="Pass another --run-dir, or --resume if a run was cut off here; nothing "
+            "is overwritten.",
         )
     if path.exists() and not path.is_dir():
         raise RunError("The run directory is a file.", where=str(path))
@@ -72,12 +96,19 @@ def check_free(path: Path) -> None:
             folder.rmdir()
 
 
-def create(path: Path) -> RunDir:
-    """Make the folder of a new run.
+@contextlib.contextmanager
+def held(path: Path) -> Generator[RunDir]:
+    """Have the folder of a run for this process alone; it is made if need be.
 
     Raises:
-        RunError: As ``check_free``.
+        RunError: If another process has it, or it cannot be made.
     """
-    check_free(path)
-    path.mkdir(parents=True, exist_ok=True)
-    return RunDir(path)
+    try:
+        with files.alone_or_refused(path / LOCK):
+            yield RunDir(path)
+    except BlockingIOError:
+        raise RunError(
+            "Another process trains in the run directory.",
+            where=str(path),
+            hint="Wait for it, or pass another --run-dir.",
+        ) from None

@@ -221,6 +221,33 @@ class TrainingSettings:
         "Most it may take, GB; 0: a quarter of memory, half the free disk.",
         least=0,
     )
+    checkpoint_every: int = _setting(
+        50,
+        "Steps between checkpoints that --resume goes on from; 0: only at the "
+        "beginning, the end and a stop.",
+        least=0,
+    )
+    keep: int = _setting(2, "How many checkpoints are kept, the newest.", least=1)
+    eval_every: int = _setting(
+        0,
+        "Steps between looks at the validation splits during a run; 0: only at its end.",
+        least=0,
+    )
+    best: str = _setting(
+        "",
+        "Keep the adapter of the look that was best in SPLIT.METRIC, such as valid.nll; "
+        "none: that of the last step.",
+    )
+    patience: int = _setting(
+        0, "Looks without a better one that end a run; 0: none do.", least=0
+    )
+    least_gain: float = _setting(0.0, "How much better a better look is.", least=0)
+    kl_budget: float = _setting(
+        0.0,
+        "Divergence from the base model, nats per token of the split of best, that ends "
+        "a run and is never the best; 0: none.",
+        least=0,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from mlx_rsft.errors import RunError
 def test_a_folder_with_something_in_it_is_never_written_to(tmp_path):
     (tmp_path / "keep").write_text("x")
     with pytest.raises(RunError, match="not empty"):
-        rundir.create(tmp_path)
+        rundir.check_free(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["keep"]
 
 
@@ -23,5 +23,30 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
             rundir.check_free(path)
 
 
-def test_an_empty_folder_may_be_used(tmp_path):
-    assert rundir.create(tmp_path).adapter == tmp_path / "adapter"
+def test_an_empty_folder_may_be_used_and_one_that_a_kill_has_left_before_it_began(
+    tmp_path,
+):
+    rundir.check_free(tmp_path)
+    with rundir.held(tmp_path) as run:
+        run.pending.write_text("seed = 0")
+        (tmp_path / ".manifest.json.x1").touch()
+    rundir.check_free(tmp_path)
+
+
+def test_settings_get_their_name_once(tmp_path):
+    run = rundir.RunDir(tmp_path)
+    run.pending.write_text("seed = 0")
+    run.settle()
+    run.settle()
+    assert [path.name for path in tmp_path.iterdir()] == ["config.toml"]
+
+
+def test_a_run_is_for_one_process_at_a_time(tmp_path):
+    with (
+        rundir.held(tmp_path / "run"),
+        pytest.raises(RunError, match="Another process trains"),
+        rundir.held(tmp_path / "run"),
+    ):
+        pytest.fail("both have it")
+    with rundir.held(tmp_path / "run"):
+        pass

@@ -63,6 +63,16 @@ TRAINING = (
     "seed",
 )
 """Settings of a training run."""
+KEEPING = (
+    "training.checkpoint_every",
+    "training.keep",
+    "training.eval_every",
+    "training.best",
+    "training.patience",
+    "training.least_gain",
+    "training.kl_budget",
+)
+"""Settings of one run alone: what it saves, and which of its states it keeps."""
 KINDS: dict[Any, Any] = {int: click.INT, float: click.FLOAT}
 
 

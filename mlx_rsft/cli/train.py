@@ -18,12 +18,25 @@ from mlx_rsft.errors import ConfigError
 )
 @options.objective_flag
 @options.profile_flag
-@options.setting_flags(*options.TRAINING, "adapter.init")
+@options.setting_flags(*options.TRAINING, "adapter.init", *options.KEEPING)
 @click.option(
     "--run-dir",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="New folder for everything the run writes.  (required)",
+    help="Folder for everything the run writes: a new one, or with --resume the "
+    "run's.  (required)",
+)
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Go on with the run in --run-dir, exactly as if it had never been cut off.",
+)
+@click.option(
+    "--extend-to",
+    type=click.IntRange(min=1),
+    metavar="STEPS",
+    help="With --resume: go on to so many steps, with the learning rates that a run of "
+    "that length has from there on.",
 )
 @click.option("--dry-run", is_flag=True, help="Check and load all, train nothing.")
 @options.as_json
@@ -32,6 +45,8 @@ def command(
     assignments: tuple[str, ...],
     run_dir: Path | None,
     *,
+    resume: bool,
+    extend_to: int | None,
     dry_run: bool,
     as_json: bool,
 ) -> None:
@@ -45,8 +60,13 @@ def command(
     settings = options.resolved(config_file, assignments)
     if run_dir is None:
         raise ConfigError("No run directory is given.", hint="Pass --run-dir DIR.")
+    if extend_to and not resume:
+        raise ConfigError("--extend-to comes with --resume.", where="--extend-to")
     reporter = console.TerminalReporter()
-    job = train.prepare(settings, run_dir, reporter)
+    if resume:
+        job = train.prepare_again(settings, run_dir, reporter, extend_to or 0)
+    else:
+        job = train.prepare(settings, run_dir, reporter)
     if dry_run:
         _show_plan(job.summary(), as_json=as_json)
         return

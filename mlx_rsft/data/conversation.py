@@ -13,6 +13,8 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
+KEY_BYTES = 16
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -90,7 +92,7 @@ class Example:
     def key(self) -> bytes:
         """What the row is, whoever holds it: equal for equal tokens and spans."""
         content = np.array([*self.tokens, -1, *sum(self.spans, ())], np.int32)
-        return hashlib.blake2b(content.tobytes(), digest_size=16).digest()
+        return hashlib.blake2b(content.tobytes(), digest_size=KEY_BYTES).digest()
 
     @property
     def num_supervised(self) -> int:

@@ -14,7 +14,7 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 
-from mlx_rsft import files
+from mlx_rsft import files, manifest
 from mlx_rsft.errors import ConfigError, ModelError, RsftError, raise_together
 from mlx_rsft.models import fitted, peft_adapter, stored, targets, tensor_file
 from mlx_rsft.models.targets import Targets
@@ -154,11 +154,18 @@ def first_trained_block(model: Any) -> int | None:
 
 
 def save(model: nn.Module, config: dict[str, Any], folder: Path) -> None:
-    """Write the trainable parameters as an mlx-lm adapter: complete or not at all."""
+    """Write the trainable parameters as an mlx-lm adapter: complete or not at all.
+
+    Its configuration has a hash of itself and one of the parameters, so that neither is
+    taken for whole that is not.
+    """
     parameters = dict(tree_flatten(model.trainable_parameters()))
     with files.new_folder(folder) as scratch:
-        mx.save_safetensors(str(scratch / "adapters.safetensors"), parameters)
-        files.write_json(scratch / "adapter_config.json", config)
+        weights = scratch / stored.WEIGHTS
+        tensor_file.write(weights, parameters)
+        held = {**config, stored.SUMS: {weights.name: files.sha256(weights)}}
+        files.write_json(scratch / stored.CONFIG, manifest.sealed(held))
+        files.sync(scratch)
 
 
 def look(folder: Path) -> None:

@@ -13,10 +13,13 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 
+from mlx_rsft import files, manifest
 from mlx_rsft.errors import ModelError, RsftError, raise_together
 from mlx_rsft.models import fitted, tensor_file
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapters.safetensors"
+SUMS = "sha256"
+"""Where ``adapter_config.json`` has the hash of the weights beside it."""
 MOST_CONFIG = 16 << 20
 METHODS = ("lora", "dora", "full")
 
@@ -38,18 +41,34 @@ def config(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG
     try:
         with path.open("rb") as file:
-            found = json.loads(file.read(MOST_CONFIG))
+            text = file.read(MOST_CONFIG)
     except OSError as problem:
         raise ModelError(
             f"{CONFIG} cannot be read ({problem.strerror}).",
             where=str(folder),
             hint="Pass the adapter/ folder of a run, or one that PEFT saved.",
         ) from None
+    try:
+        found = json.loads(text)
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
         raise ModelError("This is no JSON object.", where=str(path))
+    if SUMS in found or manifest.SEAL in found:
+        found = _unsealed(text, path)
     return found
+
+
+def _unsealed(text: bytes, path: Path) -> dict[str, Any]:
+    try:
+        return manifest.unsealed(text.decode())
+    except ValueError:
+        raise ModelError(
+            "This is not as it was written.",
+            where=str(path),
+            hint=f"Copy it again; who edited it on purpose removes {manifest.SEAL} and "
+            f"{SUMS} from it.",
+        ) from None
 
 
 def is_peft(text: Mapping[str, Any]) -> bool:
@@ -69,6 +88,13 @@ def read(model: nn.Module, folder: Path, text: Mapping[str, Any]) -> Stored:
     if not path.is_file():
         raise ModelError(f"{WEIGHTS} is missing.", where=str(folder))
     tensor_file.entries(path)
+    sums: Any = checked.pop(SUMS, {})
+    if sums and sums != {path.name: files.sha256(path)}:
+        raise ModelError(
+            "These are not the weights that were written with the configuration.",
+            where=str(path),
+            hint="Copy the whole folder again.",
+        )
     loaded = mx.load(str(path))
     assert isinstance(loaded, dict)
     return Stored(checked, loaded)

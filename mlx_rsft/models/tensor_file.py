@@ -6,12 +6,16 @@ format: 8 bytes of length, JSON of that length, then the tensors' bytes.
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
 import math
 import struct
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
+
+import mlx.core as mx
 
 from mlx_rsft.errors import ModelError
 
@@ -63,6 +67,19 @@ def entries(path: Path) -> dict[str, Entry]:
             f"The file cannot be read ({problem.strerror}).", where=str(path)
         ) from None
     return _checked(path, text, total - 8 - length)
+
+
+def write(path: Path, tensors: Mapping[str, mx.array]) -> None:
+    """Save tensors, and see that they have all got there: mlx does not say if not.
+
+    Raises:
+        OSError: If they have not, because the disk is full for instance.
+    """
+    try:
+        mx.save_safetensors(str(path), dict(tensors))
+        entries(path)
+    except (RuntimeError, ModelError) as problem:
+        raise OSError(errno.EIO, str(problem), str(path)) from problem
 
 
 def _checked(path: Path, text: bytes, data_bytes: int) -> dict[str, Entry]:

@@ -22,16 +22,38 @@ from mlx_rsft.training import optimizer as optimizers
 from mlx_rsft.training.step import StepFacts, Stepper
 
 MOST_SKIPPED = 5
-"""So many updates in a row that are not finite end a run."""
+"""So many updates in a row that are not finite end a run, or send it back once."""
+EASED = 0.5
+"""What learning rates are multiplied by after that."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a run ended: steps done, and whether somebody or something stopped it."""
+    """How a run ended: steps done, and whether somebody or something stopped it.
+
+    Attributes:
+        kept: The step whose state the model was left with, if not the last.
+    """
 
     steps: int
     interrupted: bool = False
     diverged: bool = False
+    kept: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where a run stands.
+
+    Attributes:
+        step: Steps done.
+        ease: What its learning rates are multiplied by.
+        note: What is to be written down with the next step.
+    """
+
+    step: int = 0
+    ease: float = 1.0
+    note: str = ""
 
 
 def num_steps(settings: TrainingSettings, num_rows: int) -> int:
@@ -49,22 +71,24 @@ def run(
     optimization: OptimizerSettings,
     *,
     seed: int,
-    record: Callable[[StepRecord], None],
+    record: Callable[[StepRecord], object],
+    start: Position = Position(),
 ) -> Outcome:
-    """Train; ``record`` gets every step as soon as it is done.
+    """Train; ``record`` gets every step as soon as it is done, and may end the run.
 
-    Ctrl-C or a termination signal ends the run after the step at hand.
+    Ctrl-C or a termination signal ends the run after the step at hand, a second one
+    at once, by a KeyboardInterrupt.
     """
     total = num_steps(training, len(examples))
     composition = stepper.objective.composition
     stepper.split.model.train()
-    skipped = 0
+    skipped = 0  # a run never goes on from within a row of skipped updates
     with _stop_requests() as stopped:
-        for number in range(total):
+        for number in range(start.step, total):
             if stopped():
                 return Outcome(number, interrupted=True)
             chosen = window(number, len(examples), training.batch_size, seed)
-            rate = optimizers.learning_rate(number, total, optimization)
+            rate = optimizers.learning_rate(number, total, optimization) * start.ease
             stepper.optimizer.learning_rate = rate
             stepper.references.refresh(number)
             mx.random.seed(step_seed(seed, number))
@@ -75,7 +99,8 @@ def run(
                 composition.switched_in(number / total),
             )
             seconds = time.perf_counter() - began
-            record(as_record(number + 1, facts, rate, seconds))
+            if record(as_record(number + 1, facts, rate, seconds)):
+                return Outcome(number + 1)
             skipped = 0 if facts.applied else skipped + 1
             if skipped == MOST_SKIPPED:
                 return Outcome(number + 1, diverged=True)
@@ -109,7 +134,7 @@ def as_record(number: int, facts: StepFacts, rate: float, seconds: float) -> Ste
 
 @contextmanager
 def _stop_requests() -> Generator[Callable[[], bool]]:
-    """Turn the first Ctrl-C or SIGTERM into a request; a second Ctrl-C interrupts."""
+    """Turn the first Ctrl-C or SIGTERM into a request; a second one interrupts."""
     asked: list[int] = []
 
     def ask(number: int, _frame: object) -> None:

@@ -6,22 +6,25 @@ its adapter, the lagged one has other values in what is trained.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
+from mlx.utils import tree_flatten, tree_unflatten
 
 from mlx_rsft import loss, shards
-from mlx_rsft.data.conversation import Batch, Example
+from mlx_rsft.data.conversation import KEY_BYTES, Batch, Example
 from mlx_rsft.errors import ConfigError
 from mlx_rsft.models.fitted import OffSwitch
 from mlx_rsft.models.seam import TrunkStates
 from mlx_rsft.models.split import SplitModel, without_dropout
 from mlx_rsft.objectives import Objective
 from mlx_rsft.objectives.tokens import LAGGED, REFERENCE
+
+LAGGED_STATE = "lagged"
 
 
 class References:
@@ -92,6 +95,38 @@ class References:
             return None
         with self._base():
             return shards.supervised(self._split, batch, trunk)
+
+    def state(self) -> dict[str, mx.array]:
+        """What is remembered from earlier steps, by name."""
+        held: list[tuple[str, mx.array]] = (
+            tree_flatten(self._lagged, f".{LAGGED_STATE}") if self._lagged else []  # pyright: ignore
+        )
+        if not self._base_logp:
+            return dict(held)
+        keys, values = b"".join(self._base_logp), list(self._base_logp.values())
+        lengths = np.array([value.size for value in values], np.int32)
+        return {
+            **dict(held),
+            "base.keys": mx.array(np.frombuffer(keys, np.uint8)),
+            "base.lengths": mx.array(lengths),
+            "base.logp": mx.array(np.concatenate(values)),
+        }
+
+    def restore(self, state: Mapping[str, mx.array]) -> None:
+        """Remember what ``state`` has told."""
+        lagged = [
+            (name.removeprefix(f"{LAGGED_STATE}."), value)
+            for name, value in state.items()
+            if name.startswith(f"{LAGGED_STATE}.")
+        ]
+        self._lagged = tree_unflatten(lagged) if lagged else None
+        if "base.keys" not in state:
+            return
+        keys = np.array(state["base.keys"]).tobytes()
+        ends = np.cumsum(np.array(state["base.lengths"]))
+        parts = np.split(np.array(state["base.logp"]), ends[:-1])
+        names = [keys[at : at + KEY_BYTES] for at in range(0, len(keys), KEY_BYTES)]
+        self._base_logp = dict(zip(names, parts, strict=True))
 
     @contextmanager
     def _base(self) -> Generator[None]:

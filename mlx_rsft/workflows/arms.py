@@ -31,8 +31,8 @@ from mlx_rsft.rundir import RunDir
 from mlx_rsft.training import loop
 from mlx_rsft.workflows import finished, running, train
 from mlx_rsft.workflows.assemble import Splits
+from mlx_rsft.workflows.job import Job
 from mlx_rsft.workflows.reporter import Reporter
-from mlx_rsft.workflows.running import Job
 
 ARM = "--arm"
 RATES = (1 / 3, 1.0, 3.0)

@@ -102,13 +102,19 @@ Paths = Mapping[str, Sequence[Path]]
 
 
 def training_paths(config: Config) -> Paths:
-    """The rows to train on, as split ``train``, and ``valid`` where there is one."""
+    """The rows to train on, as split ``train``, and those that the run looks at.
+
+    That is ``valid`` where there is one, and the split that the best state is told by.
+    """
     place = Path(config.data.source).expanduser()
     found = source.find_splits(place)
     paths = {source.TRAIN: source.training_files(found, place)}
     valid = found.get(source.VALID)
     if valid is not None and not source.is_one_split(place):
         paths[source.VALID] = valid
+    if config.training.best:
+        name = config.training.best.partition(".")[0]
+        paths[name] = source.pick(found, name, place)
     return paths
 
 

@@ -12,13 +12,15 @@ from typing import Any
 from mlx_rsft import config as configuration
 from mlx_rsft.errors import RunError
 from mlx_rsft.rundir import RunDir
-from mlx_rsft.workflows.running import Job
+from mlx_rsft.workflows.job import Job
 
 OUTCOME_FREE = {
     ("model", "source"),  # known by their content
     ("data", "source"),
     ("training", "trunk_cache"),
     ("training", "trunk_gb"),
+    ("training", "checkpoint_every"),
+    ("training", "keep"),
 }
 """Settings that do not change what a run trains; nor does any of ``[evaluation]``."""
 

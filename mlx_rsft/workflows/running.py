@@ -2,69 +2,23 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from mlx_rsft import config as configuration
-from mlx_rsft import energy, evaluation, machine, manifest, records, rundir
-from mlx_rsft.config import Resolved
-from mlx_rsft.data.source import TRAIN, VALID
+from mlx_rsft import files, machine, manifest, records, rundir
 from mlx_rsft.errors import Interrupted, RunError
 from mlx_rsft.manifest import Manifest
 from mlx_rsft.models import adapters
-from mlx_rsft.models.load import LoadedModel
-from mlx_rsft.models.split import SplitModel
-from mlx_rsft.models.trunk import Trunk
-from mlx_rsft.objectives import Objective
-from mlx_rsft.records import StepRecord
 from mlx_rsft.rundir import RunDir
 from mlx_rsft.training import loop
 from mlx_rsft.training.loop import Outcome
-from mlx_rsft.workflows import assemble, starting
-from mlx_rsft.workflows.assemble import Splits
-from mlx_rsft.workflows.choosing import Chosen
+from mlx_rsft.workflows import starting, stepping
+from mlx_rsft.workflows.job import Job
 from mlx_rsft.workflows.reporter import Reporter
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """A run that is ready to start; nothing is written yet.
-
-    Attributes:
-        every: Steps between looks at the ``valid`` split; 0: only at the end.
-    """
-
-    resolved: Resolved
-    objective: Objective
-    splits: Splits
-    loaded: LoadedModel
-    split: SplitModel
-    adapter_config: Mapping[str, Any]
-    trunk: Trunk | None = None
-    probe: Chosen | None = None
-    every: int = 0
-
-    @property
-    def num_steps(self) -> int:
-        config = self.resolved.config
-        return loop.num_steps(config.training, len(self.splits.rows[TRAIN]))
-
-    def summary(self) -> dict[str, Any]:
-        """What the run will do, in numbers."""
-        rows = self.splits.rows[TRAIN]
-        return {
-            "model": self.loaded.source,
-            "objective": str(self.objective),
-            "rows": len(rows),
-            "tokens": sum(len(row.tokens) for row in rows),
-            "supervised_tokens": sum(row.num_supervised for row in rows),
-            "longest": max(len(row.tokens) for row in rows),
-            "steps": self.num_steps,
-            "batch_size": self.resolved.config.training.batch_size,
-        }
+from mlx_rsft.workflows.spent import Clock, Spent
+from mlx_rsft.workflows.stepping import Looks
 
 
 def carry_out(
@@ -75,33 +29,53 @@ def carry_out(
     Returns:
         The result as it stands in the manifest, and how the run ended.
     """
-    run = rundir.create(run_dir)
-    card = _manifest(job)
-    settings_text = configuration.as_toml(job.resolved)
-    run.config.write_text(settings_text, encoding="utf-8")
-    card.write(run.manifest)
-    began = time.perf_counter()
-    device = machine.device()
-    looks = _Looks(job, run, reporter)
-    meter = energy.Meter()
-    with machine.kept_awake(), machine.wired_memory(device.working_set_bytes):
-        outcome = _steps(job, run, looks, reporter)
-        trained = time.perf_counter() - began - looks.seconds
-        joules = meter.joules(but=looks.joules)
+    working_set_bytes = machine.device().working_set_bytes
+    with (
+        rundir.held(run_dir) as run,
+        machine.kept_awake(),
+        machine.wired_memory(working_set_bytes),
+    ):
+        card = _begun(job, run)
+        clock = Clock(job.held.spent if job.held else Spent())
+        looks = Looks(job, run, clock, reporter)
+        outcome = stepping.train(job, run, looks, reporter)
+        steps_alone = clock.spent()
         adapters.save(job.loaded.model, dict(job.adapter_config), run.adapter)
         if not outcome.interrupted:
-            looks.look(outcome.steps)
-    result = _result(run, outcome, time.perf_counter() - began)
-    result |= {"training_seconds": round(trained, 2), "joules": joules}
-    if job.trunk:
-        result["trunk_cache"] = job.trunk.stats.as_record()
-    card.ended(result, interrupted=outcome.interrupted).write(run.manifest)
+            looks.finish(outcome)
+            if looks.why_stop:
+                reporter.note(f"stopped at step {outcome.steps}: {looks.why_stop}.")
+        result = _result(run, outcome) | {
+            "seconds": clock.spent().seconds,
+            "training_seconds": steps_alone.training,
+            "joules": steps_alone.joules,
+            **({"stopped": looks.why_stop} if looks.why_stop else {}),
+        }
+        if job.trunk:
+            result["trunk_cache"] = job.trunk.stats.as_record()
+        card.ended(result, interrupted=outcome.interrupted).write(run.manifest)
     return result, outcome
+
+
+def _begun(job: Job, run: RunDir) -> Manifest:
+    """Write what a run begins with, or put it back to where it goes on."""
+    card = _manifest(job)
+    if job.held:
+        job.held.reopen()
+        card = replace(card, **job.held.told())
+        card.write(run.manifest)
+        return card
+    rundir.check_free(run.path)
+    files.write_text(run.pending, configuration.as_toml(job.resolved))
+    card.write(run.manifest)
+    run.settle()
+    return card
 
 
 def _manifest(job: Job) -> Manifest:
     config = job.resolved.config
     return Manifest(
+        identity=job.identity,
         command=manifest.command_line(),
         versions=manifest.versions(),
         device=machine.device().as_record(),
@@ -116,73 +90,15 @@ def _manifest(job: Job) -> Manifest:
     )
 
 
-class _Looks:
-    """Looks at the ``valid`` split, and what they took of the run's time."""
-
-    def __init__(self, job: Job, run: RunDir, reporter: Reporter) -> None:
-        self._job, self._run, self._reporter = job, run, reporter
-        self.seconds = self.joules = 0.0
-
-    def between(self, step: int) -> None:
-        """Look if it is time to, leaving the model as a training model again."""
-        every, last = self._job.every, self._job.num_steps
-        if every and step % every == 0 and step < last:
-            self.look(step)
-            self._job.loaded.model.train()
-
-    def look(self, step: int) -> None:
-        """Measure the split and write down its metrics."""
-        job, began, meter = self._job, time.perf_counter(), energy.Meter()
-        rows = job.splits.rows.get(VALID)
-        if not rows:
-            return
-        job.loaded.model.eval()
-        config = job.resolved.config.evaluation
-        with self._reporter.task("validate", len(rows)) as advance:
-            measured = evaluation.measure(
-                job.split,
-                job.loaded.tokenizer,
-                rows,
-                assemble.metrics(job.resolved.config),
-                config.max_tokens,
-                advance,
-                job.trunk,
-            )
-        for name, metric in measured.metrics.items():
-            entry = {"step": step, "split": VALID, "metric": name, **metric.as_record()}
-            records.append(self._run.evals, entry)
-        self.seconds += time.perf_counter() - began
-        self.joules += meter.joules() or 0.0
-
-
-def _steps(job: Job, run: RunDir, looks: _Looks, reporter: Reporter) -> Outcome:
-    config = job.resolved.config
-    with reporter.task(f"train {job.objective}", job.num_steps) as advance:
-
-        def record(step: StepRecord) -> None:
-            records.append(run.steps, step.as_record())
-            advance(1, f"loss {step.loss:.3f}  NLL {step.nll:.3f}  p {step.mean_p:.2f}")
-            looks.between(step.step)
-
-        return loop.run(
-            assemble.stepper(job.split, job.objective, job.loaded, config, job.trunk),
-            job.splits.rows[TRAIN],
-            config.training,
-            config.optimizer,
-            seed=config.seed,
-            record=record,
-        )
-
-
-def _result(run: RunDir, outcome: Outcome, seconds: float) -> dict[str, Any]:
+def _result(run: RunDir, outcome: Outcome) -> dict[str, Any]:
     done = list(records.read_lines(run.steps)) if run.steps.exists() else []
     kept = ("loss", "nll", "mean_p", "ess")
     return {
         "steps": outcome.steps,
-        "seconds": round(seconds, 2),
         "peak_bytes": max((step["peak_bytes"] for step in done), default=0),
         "tokens": sum(step["tokens"] for step in done),
         **({"diverged": True} if outcome.diverged else {}),
+        **({} if outcome.kept is None else {"adapter_of_step": outcome.kept}),
         **{key: step[key] for step in done[-1:] for key in kept},
     }
 
@@ -192,18 +108,21 @@ def raise_unless_done(outcome: Outcome, planned: int, run_dir: Path) -> None:
 
     Raises:
         Interrupted: If the user stopped it; the adapter so far is saved.
-        RunError: If the loss stayed non-finite; what was done is saved.
+        RunError: If it stayed non-finite; the last good adapter is saved.
     """
     if outcome.interrupted:
         raise Interrupted(
             f"Stopped after {outcome.steps} of {planned} steps; the adapter so far is "
             f"saved in {RunDir(run_dir).adapter}.",
-            hint="It can be evaluated and used; a new run needs another --run-dir.",
+            hint="It can be evaluated and used; to go on: mlx-rsft train --run-dir "
+            f"{run_dir} --resume",
         )
     if outcome.diverged:
         raise RunError(
-            f"Loss or gradient was not finite {loop.MOST_SKIPPED} steps in a row; "
-            f"stopped after {outcome.steps} of {planned} steps.",
+            "Loss, gradient or weights were not finite again, with learning rates "
+            f"multiplied by {loop.EASED:g}; stopped after {outcome.steps} of {planned} "
+            f"steps. The adapter is that of step {outcome.kept}.",
             where=str(run_dir),
-            hint="Lower --learning-rate, and look at steps.jsonl for where it began.",
+            hint="Begin anew with a tenth of the --learning-rate, look at the rows of "
+            "the first skipped step in steps.jsonl, or use --precision float32.",
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from mlx_rsft import rundir
 from mlx_rsft.config import Resolved
 from mlx_rsft.data.conversation import Example
 from mlx_rsft.data.source import TRAIN
-from mlx_rsft.errors import ConfigError, nearest
+from mlx_rsft.errors import ConfigError, Interrupted, RunError, nearest
 from mlx_rsft.models import adapters
 from mlx_rsft.models.load import LoadedModel
 from mlx_rsft.models.split import SplitModel
@@ -21,11 +22,19 @@ from mlx_rsft.rundir import RunDir
 from mlx_rsft.settings import Config
 from mlx_rsft.training import loop
 from mlx_rsft.training import optimizer as optimizers
-from mlx_rsft.workflows import assemble, caching, running, sizing, starting
+from mlx_rsft.workflows import (
+    assemble,
+    best,
+    caching,
+    resuming,
+    running,
+    sizing,
+    starting,
+)
 from mlx_rsft.workflows.caching import Passes
 from mlx_rsft.workflows.choosing import choose_objective
+from mlx_rsft.workflows.job import Job
 from mlx_rsft.workflows.reporter import Reporter
-from mlx_rsft.workflows.running import Job
 
 
 def prepare(resolved: Resolved, run_dir: Path, reporter: Reporter) -> Job:
@@ -40,16 +49,51 @@ def prepare(resolved: Resolved, run_dir: Path, reporter: Reporter) -> Job:
     config = resolved.config
     optimizers.check(config.optimizer, config.adapter)
     adapters.check(config.adapter)
+    best.aim(config)
     assemble.metrics(config)
-    auto = assemble.is_auto(config)
-    table = {"name": "sft"} if auto else config.objective
+    table = {"name": "sft"} if assemble.is_auto(config) else config.objective
     named, objective = assemble.with_objective(resolved, table)
     rundir.check_free(run_dir)
+    return _loaded(resolved, named, objective, reporter)
+
+
+def prepare_again(
+    given: Resolved, run_dir: Path, reporter: Reporter, extend_to: int = 0
+) -> Job:
+    """Load a run that was cut off as it began, ready to go on from its checkpoint.
+
+    The settings given may repeat those of the run; few may be others.
+
+    Args:
+        given: The settings.
+        run_dir: The run.
+        reporter: Is told where it goes on.
+        extend_to: Steps that it is to have now; 0: as many as before.
+
+    Raises:
+        RsftError: If nothing can be gone on with, or settings, rows, weights or
+            versions are others; says which.
+    """
+    held = resuming.find(run_dir, extend_to)
+    resolved = resuming.settings(held, given)
+    named, objective = assemble.with_objective(resolved, resolved.config.objective)
+    job = _loaded(resolved, named, objective, reporter)
+    assert job.identity is not None
+    resuming.check_same(held, job.identity)
+    reporter.note(f"goes on after step {held.step} of {job.num_steps}.")
+    return replace(job, held=held, identity=held.card["identity"])
+
+
+def _loaded(
+    resolved: Resolved, named: Resolved, objective: Objective, reporter: Reporter
+) -> Job:
+    config = resolved.config
     paths = assemble.training_paths(config)
     loaded = assemble.model(config, reporter)
     splits = assemble.splits(paths, config, loaded, reporter)
     rows = splits.rows[TRAIN]
     split = SplitModel(loaded.model)
+    auto = assemble.is_auto(config)
     found = choose_objective(split, rows, config.seed, reporter) if auto else None
     if found:
         table = {"name": found.choice.objective}
@@ -58,7 +102,21 @@ def prepare(resolved: Resolved, run_dir: Path, reporter: Reporter) -> Job:
     named, adapter_config = starting.start(loaded, named)
     split.recomputed = sizing.recomputed(named.config, split, rows, objective, reporter)
     trunk = _trunk(config, loaded, split, rows, reporter)
-    return Job(named, objective, splits, loaded, split, adapter_config, trunk, found)
+    named = resuming.settled(named, split, trunk)
+    num_steps = loop.num_steps(config.training, len(rows))
+    return Job(
+        named,
+        objective,
+        splits,
+        loaded,
+        split,
+        adapter_config,
+        trunk,
+        found,
+        every=config.training.eval_every,
+        aim=best.aim(config),
+        identity=resuming.identity(named, loaded, splits, num_steps),
+    )
 
 
 def _trunk(
@@ -92,10 +150,27 @@ def train(job: Job, run_dir: Path, reporter: Reporter) -> dict[str, Any]:
         The result as it stands in the manifest, and where things are.
 
     Raises:
-        Interrupted: If the user stopped it; the adapter so far is saved.
-        RunError: If the loss stayed non-finite; what was done is saved.
+        Interrupted: If the user stopped it; the adapter so far is saved, or if it was
+            to stop at once, the last checkpoint stands.
+        RunError: If loss or weights stayed non-finite, or a disk is full; the last
+            good state is saved.
     """
-    result, outcome = running.carry_out(job, run_dir, reporter)
+    try:
+        result, outcome = running.carry_out(job, run_dir, reporter)
+    except KeyboardInterrupt:
+        raise Interrupted(
+            "Stopped at once.",
+            where=str(run_dir),
+            hint=f"To go on from its last checkpoint: mlx-rsft train --run-dir {run_dir} "
+            "--resume",
+        ) from None
+    except OSError as problem:
+        raise RunError(
+            f"The run cannot be written ({problem.strerror}).",
+            where=str(problem.filename or run_dir),
+            hint="Make room or give the folder back; to go on from its last checkpoint: "
+            f"mlx-rsft train --run-dir {run_dir} --resume",
+        ) from problem
     if job.trunk:
         job.trunk.close()
     running.raise_unless_done(outcome, job.num_steps, run_dir)

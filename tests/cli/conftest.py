@@ -8,7 +8,14 @@ import sys
 import click
 import pytest
 
+from mlx_rsft.cli import options
 from mlx_rsft.cli.main import group, main
+
+OF_ONE_RUN = {
+    *("--run-dir", "--resume", "--extend-to"),
+    *map(options.flag_name, options.KEEPING),
+}
+"""Flags of train that are about one run alone."""
 
 
 def words(*arguments):

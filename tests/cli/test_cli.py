@@ -77,6 +77,7 @@ def test_a_run_leaves_what_the_contract_says(tmp_path, tiny_folder, tiny_data):
         "manifest.json",
         "steps.jsonl",
         "evals.jsonl",
+        "checkpoints",
         "adapter",
     }
     steps = _lines(folder / "steps.jsonl")

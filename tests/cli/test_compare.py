@@ -1,11 +1,11 @@
 import json
 
-from .conftest import flags_of, run
+from .conftest import OF_ONE_RUN, flags_of, run
 
 
 def test_every_setting_of_train_can_be_compared_with():
     train, compare = flags_of("train", "compare")
-    own = {"--run-dir", "--dry-run", "--objective", "--profile", "--init-adapter"}
+    own = OF_ONE_RUN | {"--dry-run", "--objective", "--profile", "--init-adapter"}
     assert train - compare == own
 
 

@@ -1,11 +1,11 @@
 import json
 
-from .conftest import flags_of, run
+from .conftest import OF_ONE_RUN, flags_of, run
 
 
 def test_every_setting_of_train_can_be_planned_with():
     train, plan = flags_of("train", "plan")
-    own = {"--run-dir", "--dry-run", "--init-adapter"}
+    own = OF_ONE_RUN | {"--dry-run", "--init-adapter"}
     assert train - plan == own
     assert plan - train == {"--memory", "--measure", "--fit"}
 

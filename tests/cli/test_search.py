@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from .conftest import flags_of, run
+from .conftest import OF_ONE_RUN, flags_of, run
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def asked(flags, tmp_path):
 
 def test_every_setting_of_train_can_be_searched_with():
     train, search = flags_of("train", "search")
-    own = {"--run-dir", "--objective", "--profile", "--init-adapter"}
+    own = OF_ONE_RUN | {"--objective", "--profile", "--init-adapter"}
     assert train - search == own
 
 

@@ -5,7 +5,7 @@ import mlx.core as mx
 import pytest
 from mlx.utils import tree_flatten
 
-from mlx_rsft import testing
+from mlx_rsft import files, testing
 from mlx_rsft.errors import ConfigError, ModelError
 from mlx_rsft.models import adapters
 from mlx_rsft.settings import AdapterSettings
@@ -83,6 +83,7 @@ def test_a_missing_tensor_is_noticed(tmp_path):
     model, config = _trained()
     folder = tmp_path / "a"
     adapters.save(model, config, folder)
+    files.write_json(folder / "adapter_config.json", config)  # without its hashes
     path = str(folder / "adapters.safetensors")
     tensors = mx.load(path)
     name = sorted(tensors)[0]
@@ -95,7 +96,22 @@ def test_the_adapter_configuration_names_nothing_of_this_machine(tmp_path):
     model, config = _trained()
     adapters.save(model, config, tmp_path / "a")
     written = json.loads((tmp_path / "a" / "adapter_config.json").read_text())
-    assert set(written) == {"fine_tune_type", "num_layers", "lora_parameters"}
+    told = {"fine_tune_type", "num_layers", "lora_parameters"}
+    assert set(written) == told | {"sha256", "seal"}
+
+
+@pytest.mark.parametrize("name", ["adapters.safetensors", "adapter_config.json"])
+def test_an_adapter_with_a_flipped_bit_or_a_lost_end_is_refused_by_name(name, tmp_path):
+    model, config = _trained()
+    adapters.save(model, config, tmp_path)
+    whole = (tmp_path / name).read_bytes()
+    for at in range(0, len(whole) - 1, len(whole) // 30):
+        flipped = bytearray(whole)
+        flipped[at] ^= 1
+        for damaged in (bytes(flipped), whole[:at]):
+            (tmp_path / name).write_bytes(damaged)
+            with pytest.raises(ModelError, match=name.replace(".", r"\.")):
+                adapters.load(testing.tiny_model(), tmp_path)
 
 
 def test_the_first_trained_block_is_the_lowest_one_that_changes():
@@ -246,6 +262,7 @@ def test_a_trained_embedding_of_full_fine_tuning_loads_again(tmp_path):
 def test_a_missing_magnitude_is_noticed(tmp_path):
     model, config = _trained(AdapterSettings(method="dora", rank=2, layers="last:1"))
     adapters.save(model, config, tmp_path / "a")
+    files.write_json(tmp_path / "a" / "adapter_config.json", config)
     path = str(tmp_path / "a" / "adapters.safetensors")
     kept = {k: mx.array(v) for k, v in mx.load(path).items() if not k.endswith(".m")}
     mx.save_safetensors(path, kept)

@@ -69,3 +69,15 @@ def test_full_fine_tuning_has_no_base_model_at_hand():
     for name in ("prift", "dft:anchor=kl", "dft:anchor=k3"):
         with pytest.raises(ConfigError, match="own weights"):
             References(split, build({"name": name}))
+
+
+def test_what_is_remembered_of_the_base_model_is_taken_over_row_by_row():
+    split, objective, batch = _moved(), build({"name": "prift"}), collate(ROWS)
+    first, second = References(split, objective), References(split, objective)
+    logp = first.base_logp(ROWS, batch)
+    state = first.state()
+    second.restore({**state, "base.logp": state["base.logp"] + 1})
+    np.testing.assert_array_equal(second.base_logp(ROWS, batch), np.array(logp + 1))
+    swapped = [ROWS[1], ROWS[0]]
+    found = np.array(second.base_logp(swapped, collate(swapped)))
+    np.testing.assert_array_equal(found, np.roll(np.array(logp + 1), 2))

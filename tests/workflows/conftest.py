@@ -1,8 +1,11 @@
 """Settings of short runs of the tiny model, and a reporter that remembers."""
 
-from mlx_rsft import config
+from mlx_rsft import config, records
 from mlx_rsft.config import FLAG, Layer
+from mlx_rsft.rundir import RunDir
 from mlx_rsft.workflows.reporter import Silent
+
+TIMES = ("tokens_per_s", "peak_bytes")
 
 
 class Listening(Silent):
@@ -37,3 +40,14 @@ def short_settings(model, data, **changes):
 def short_run(model, data, **changes):
     """The same, as if given by flags."""
     return config.resolve([Layer(FLAG, short_settings(model, data, **changes))])
+
+
+def outcome(folder):
+    """What a run leaves, but for times: adapter, steps and looks."""
+    run = RunDir(folder)
+    steps = list(records.read_lines(run.steps))
+    for step in steps:
+        for name in TIMES:
+            del step[name]
+    adapter = (run.adapter / "adapters.safetensors").read_bytes()
+    return adapter, steps, run.evals.read_text()
