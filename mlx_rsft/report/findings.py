@@ -12,6 +12,9 @@ IN_DISTRIBUTION = "test"
 LOWER = ("nll", "perplexity")
 """Metrics of which less is better, where no difference says so."""
 
+MOST_TIMES = 1e6
+"""A difference so many times smaller than what can be seen is none."""
+
 
 class Findings:
     """The readings of one comparison.
@@ -164,12 +167,12 @@ class Findings:
         return [arm for arm in self.trained if arm.diverged]
 
     def rows_needed(self, difference: Difference) -> int | None:
-        """Rows at which a difference of this size would be seen; None if unknown.
+        """Rows at which a difference of this size would be seen; None if nobody has them.
 
         The smallest detectable difference shrinks with the root of the rows.
         """
         size, seen = abs(difference.difference or 0.0), difference.detectable
-        if not size or not seen or not difference.n or seen <= size:
+        if not seen or not difference.n or not size < seen < MOST_TIMES * size:
             return None
         return math.ceil(difference.n * (seen / size) ** 2)
 

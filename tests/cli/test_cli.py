@@ -79,6 +79,7 @@ def test_a_run_leaves_what_the_contract_says(tmp_path, tiny_folder, tiny_data):
         "evals.jsonl",
         "checkpoints",
         "adapter",
+        ".lock",
     }
     steps = _lines(folder / "steps.jsonl")
     assert [step["step"] for step in steps] == [1, 2, 3]

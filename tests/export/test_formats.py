@@ -149,8 +149,8 @@ def test_programs_say_what_they_take(tiny_live):
         return {s for s in stacks.STACKS if stacks.answer(s, live).accepted}
 
     everyone = set(stacks.STACKS)
-    assert takes(lora) == everyone - {"lmstudio"}
+    assert takes(lora) == everyone - {"lmstudio", "ollama"}
     assert takes(dora) == {"mlx-lm", "transformers"}
-    assert takes(wide) == everyone - {"lmstudio", "vllm"}
+    assert takes(wide) == everyone - {"lmstudio", "ollama", "vllm"}
     asked = stacks.answer("vllm", tiny_live(rank=20))
     assert "--max-lora-rank 32" in asked.advice
