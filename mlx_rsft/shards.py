@@ -5,6 +5,7 @@ Shapes: B rows, T positions, N supervised positions, D width.
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import accumulate, pairwise
 from typing import NamedTuple
 
@@ -12,7 +13,7 @@ import mlx.core as mx
 
 from mlx_rsft import lanes
 from mlx_rsft.data.conversation import Batch
-from mlx_rsft.lanes import Job
+from mlx_rsft.models import seam
 from mlx_rsft.models.seam import TrunkStates
 from mlx_rsft.models.split import SplitModel
 
@@ -50,11 +51,5 @@ def supervised(
     split: SplitModel, batch: Batch, trunk: TrunkStates | None = None
 ) -> mx.array:
     """Hidden states (N, D) of the supervised positions, without a gradient."""
-    jobs = [_states(split, shard) for shard in cut(batch, trunk)]
-    return mx.concatenate(lanes.together(jobs))
-
-
-def _states(split: SplitModel, shard: Shard) -> Job[mx.array]:
-    states_ND = split.supervised(*shard)
-    yield [states_ND]
-    return states_ND
+    passes = [partial(split.supervised, *shard) for shard in cut(batch, trunk)]
+    return mx.concatenate(lanes.together([*map(seam.by_block, passes)]))

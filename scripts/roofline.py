@@ -115,7 +115,10 @@ def measured(stepper: Stepper, rows: list[Example], repeats: int) -> dict[str, A
     )
     mean = statistics.mean(rates.values())
     limit_s += (work["attention"] + work["adapters"]) / mean
-    step_s = seconds(lambda: stepper.step(rows), repeats)
+    step_s, busy = (
+        seconds(lambda: stepper.step(rows), repeats),
+        cores_busy(stepper, rows),
+    )
     return {
         "rows": len(rows),
         "tokens": tokens,
@@ -124,6 +127,7 @@ def measured(stepper: Stepper, rows: list[Example], repeats: int) -> dict[str, A
         "operations": work,
         "limit_s": limit_s,
         "step_s": step_s,
+        "cores_busy": busy,
         "share": limit_s / step_s,
         "parts_s": parts(stepper, rows, repeats),
     }
@@ -274,6 +278,13 @@ def seconds(work: Callable[[], object], repeats: int) -> float:
     return statistics.median(taken)
 
 
+def cores_busy(stepper: Stepper, rows: list[Example]) -> float:
+    """Seconds of processor time per second of a step."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    stepper.step(rows)
+    return (time.process_time() - cpu) / (time.perf_counter() - wall)
+
+
 def as_text(found: dict[str, Any]) -> str:
     """The figures, a line each."""
     total = sum(found["operations"].values())
@@ -289,7 +300,8 @@ def as_text(found: dict[str, Any]) -> str:
     ]
     lines.append(
         f"  limit {found['limit_s']:.2f} s, step {step_s:.2f} s: "
-        f"{found['share']:.0%} of the limit of matrix products reached"
+        f"{found['share']:.0%} of the limit of matrix products reached, "
+        f"{found['cores_busy']:.2f} cores busy"
     )
     rest = step_s - sum(by_part.values())
     lines += [

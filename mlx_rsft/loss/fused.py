@@ -37,7 +37,7 @@ def fused(
         return Slopes(kernel.no_tokens(), mx.zeros_like(hidden_ND))
     parts: list[LossSums] = []
     slopes: list[mx.array] = []
-    for start, end in chunks(head, hidden_ND, chunk_bytes):
+    for start, end in chunks(head, hidden_ND, chunk_bytes, lanes.count()):
         jobs = [
             _chunk(
                 head,

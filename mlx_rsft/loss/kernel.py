@@ -130,7 +130,7 @@ def token_stats(
         return TokenStats(empty, known=known, **dict.fromkeys(wanted, empty)), targets_N
     parts: list[TokenStats] = []
     firsts: list[mx.array] = []
-    for start, end in chunks(head, hidden_ND, chunk_bytes):
+    for start, end in chunks(head, hidden_ND, chunk_bytes, lanes.count()):
         jobs = [
             _seen(head, hidden_ND[share], targets_N[share], wanted)
             for share in shares(start, end)
@@ -159,13 +159,18 @@ def _asked(stats: TokenStats, wanted: Sequence[str]) -> list[mx.array]:
     return [getattr(stats, name) for name in wanted]
 
 
-def chunks(head: Head, hidden_ND: mx.array, chunk_bytes: int) -> list[tuple[int, int]]:
-    """Ranges of rows whose float32 logits stay within the budget; at least one row."""
+def chunks(
+    head: Head, hidden_ND: mx.array, chunk_bytes: int, at_once: int = 1
+) -> list[tuple[int, int]]:
+    """Ranges of rows whose float32 logits stay within the budget; at least one row.
+
+    Where ``at_once`` shares of a range are computed at once, it may be as much longer.
+    """
     num_rows = hidden_ND.shape[0]
     vocabulary = head(hidden_ND[:1]).shape[-1]  # lazy: only its shape is asked for
     size = max(1, chunk_bytes // (4 * vocabulary))
     if machine.backend() == "cpu":
-        size = min(size, CPU_ROWS * lanes.count())
+        size = min(size, CPU_ROWS * at_once)
     return [(at, min(at + size, num_rows)) for at in range(0, num_rows, size)]
 
 

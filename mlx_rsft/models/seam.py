@@ -15,9 +15,13 @@ from typing import Any, NamedTuple
 import mlx.core as mx
 import mlx.nn as nn
 
+from mlx_rsft import lanes
 from mlx_rsft.errors import ModelError
+from mlx_rsft.lanes import Job
 
 Answer = Callable[..., Any]
+_noted: list[mx.array] | None = None
+"""What blocks have made since ``by_block`` began to note it; None: nothing is noted."""
 
 
 class TrunkStates(NamedTuple):
@@ -88,10 +92,46 @@ def standing_in(backbone: nn.Module, answers: Mapping[int, Answer]) -> Generator
     layers: list[Any] = backbone["layers"]
     # Through the dict, so that the place among the parameters stays.
     backbone["layers"] = [
-        StandIn(layer, answers[place]) if place in answers else layer
+        StandIn(layer, _noting(answers.get(place, layer)))
+        if place in answers or _noted is not None
+        else layer
         for place, layer in enumerate(layers)
     ]
     try:
         yield
     finally:
         backbone["layers"] = layers
+
+
+def by_block(forward: Callable[[], mx.array]) -> Job[mx.array]:
+    """A forward pass without a gradient, one block after another.
+
+    Asked for the end alone, mlx would go through the blocks of one job and then through
+    those of the next, with one core at work. Where there is one job, nothing is changed.
+    """
+    global _noted
+    _noted = [] if lanes.count() > 1 else None
+    try:
+        states, made = forward(), _noted or []
+    finally:
+        _noted = None
+    made.reverse()
+    while made:
+        yield [made.pop()]
+    yield [states]
+    return states
+
+
+def _noting(answer: Answer) -> Answer:
+    """The same answer, which is noted where that is asked for."""
+    noted = _noted
+    if noted is None:
+        return answer
+
+    def note(*args: Any, **kwargs: Any) -> Any:
+        made = answer(*args, **kwargs)
+        if isinstance(made, mx.array):
+            noted.append(made)
+        return made
+
+    return note

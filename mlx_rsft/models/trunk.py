@@ -20,6 +20,7 @@ import numpy as np
 from mlx_rsft import lanes
 from mlx_rsft.errors import ModelError
 from mlx_rsft.lanes import Job
+from mlx_rsft.models import seam
 from mlx_rsft.models.seam import TrunkStates
 from mlx_rsft.models.split import SplitModel, without_dropout
 from mlx_rsft.models.trunk_store import Lines, Store
@@ -131,11 +132,12 @@ class Trunk:
         return digest.digest()
 
     def _computed(self, ids: np.ndarray) -> Job[Lines]:
-        states_BTD = self._split.trunk(mx.array(ids)[None], self.depth).values_BTD
+        def forward() -> mx.array:
+            return self._split.trunk(mx.array(ids)[None], self.depth).values_BTD
+
+        states_BTD = yield from seam.by_block(forward)
         # As bytes, because numpy has no bfloat16.
-        lines_T = states_BTD[0].view(mx.uint8)
-        yield [lines_T]
-        return np.array(lines_T)
+        return np.array(states_BTD[0].view(mx.uint8))
 
 
 PROBE_ROWS = 3

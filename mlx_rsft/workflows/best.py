@@ -9,8 +9,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
+from pathlib import Path
 from typing import Any
 
+from mlx_rsft import records
 from mlx_rsft.data.splits import is_validation
 from mlx_rsft.errors import ConfigError, RsftError, nearest, raise_together
 from mlx_rsft.evaluation import METRICS
@@ -105,10 +107,15 @@ def _problem(text: str) -> ConfigError:
     return ConfigError(text, where="training.best", hint=hint + "--eval-every STEPS.")
 
 
-def standing(looks: Iterable[Mapping[str, Any]], aim: Aim | None) -> Standing:
+def so_far(evals: Path, aim: Aim | None, until: int | None = None) -> Standing:
+    """Where a run stands by its ``evals.jsonl``, as of some step; without an aim, nowhere."""
+    looks = records.held_lines(evals) if aim else []
+    seen = [look for look in looks if until is None or look["step"] <= until]
+    return standing(seen, aim) if aim else Standing()
+
+
+def standing(looks: Iterable[Mapping[str, Any]], aim: Aim) -> Standing:
     """Where a run stands after some looks, given as lines of ``evals.jsonl``."""
-    if aim is None:
-        return Standing()
     # Nothing that was looked at may be within the budget; the beginning is.
     best, reached, worse = 0 if aim.kl_budget else None, float("-inf"), 0
     for step, lines in groupby(looks, key=itemgetter("step")):

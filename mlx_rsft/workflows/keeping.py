@@ -12,7 +12,7 @@ from mlx_rsft.training import checkpoint
 from mlx_rsft.training.checkpoint import Facts
 from mlx_rsft.training.loop import EASED, Outcome, Position
 from mlx_rsft.training.step import Stepper
-from mlx_rsft.workflows.best import standing
+from mlx_rsft.workflows.best import so_far
 from mlx_rsft.workflows.job import Job
 from mlx_rsft.workflows.spent import Clock
 
@@ -112,9 +112,7 @@ class Keeper:
 
     def _best(self, until: int | None = None) -> int | None:
         """The step of the best state that was looked at, as of some step."""
-        looks = records.held_lines(self._run.evals) if self._job.aim else []
-        seen = [look for look in looks if until is None or look["step"] <= until]
-        return standing(seen, self._job.aim).best
+        return so_far(self._run.evals, self._job.aim, until).best
 
     def _good(self) -> Facts:
         """The newest checkpoint from which a finite step was made.

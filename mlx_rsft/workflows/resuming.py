@@ -63,7 +63,7 @@ def identity(
         "model": loaded.weights() | starting.record(resolved.config),
         # The parts of a batch that are computed at once decide the order of sums.
         "versions": manifest.versions()
-        | {"backend": machine.backend(), "parts": str(lanes.count())},
+        | {"backend": machine.backend(), "cores": str(lanes.count())},
     }
     return json.loads(json.dumps(made))
 

@@ -11,7 +11,7 @@ from typing import Any
 import mlx.core as mx
 from mlx.utils import tree_flatten
 
-from mlx_rsft import machine
+from mlx_rsft import lanes, machine
 from mlx_rsft.data.conversation import Example
 from mlx_rsft.loss.kernel import CHUNK_BYTES, chunks
 from mlx_rsft.memory import (
@@ -233,7 +233,9 @@ def _sizes(
     token_logits = 4 * logits.shape[-1]
     chunk_rows = max(1, CHUNK_BYTES // token_logits)
     if not where.stock:
-        start, end = chunks(split.head, mx.zeros((MANY_ROWS, width)), CHUNK_BYTES)[0]
+        at_once = 1 if split.head_parameters() else lanes.count()
+        many_ND = mx.zeros((MANY_ROWS, width))
+        start, end = chunks(split.head, many_ND, CHUNK_BYTES, at_once)[0]
         chunk_rows = end - start
     optimizer = optimizers.make(config.optimizer)
     optimizer.init(split.model.trainable_parameters())

@@ -15,7 +15,7 @@ from mlx_rsft.training import loop
 from mlx_rsft.training.loop import Outcome, Position
 from mlx_rsft.training.step import Stepper
 from mlx_rsft.workflows import assemble
-from mlx_rsft.workflows.best import Standing, standing
+from mlx_rsft.workflows.best import Standing, so_far
 from mlx_rsft.workflows.job import Job
 from mlx_rsft.workflows.keeping import Keeper
 from mlx_rsft.workflows.reporter import Reporter
@@ -50,7 +50,7 @@ class Looks:
 
     @property
     def _standing(self) -> Standing:
-        return standing(records.held_lines(self._run.evals), self._job.aim)
+        return so_far(self._run.evals, self._job.aim)
 
     def look(self, step: int) -> None:
         """Measure the splits and write down their metrics."""

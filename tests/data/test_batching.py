@@ -30,9 +30,13 @@ def test_order_is_a_function_of_seed_and_epoch():
     assert batching.window(0, 100, 50, seed=2) != first
 
 
-def _cost(lengths, groups):
-    widths = [batching.padded_width(max(lengths[n] for n in group)) for group in groups]
-    tokens = sum(len(g) * w for g, w in zip(groups, widths, strict=True))
+def _cost(lengths, groups, at_once=1):
+    """Padded tokens if all parts of a group were as large as its largest."""
+    tokens = 0
+    for group in groups:
+        width = batching.padded_width(max(lengths[n] for n in group))
+        parts = np.array_split(group, min(at_once, len(group)))
+        tokens += len(parts) * max(map(len, parts)) * width
     return tokens + batching.GROUP_TOKENS * len(groups)
 
 
@@ -45,17 +49,24 @@ def test_micro_batches_keep_every_row_and_the_budget():
         assert len(group) * width <= 512
 
 
-def test_no_way_to_cut_the_sorted_rows_is_cheaper():
+@pytest.mark.parametrize("at_once", [1, 2, 3])
+def test_no_way_to_cut_the_sorted_rows_is_cheaper(at_once):
     rng = np.random.default_rng(0)
     for _ in range(20):
         lengths = sorted(rng.integers(4, 90, 9).tolist(), reverse=True)
-        found = _cost(lengths, batching.micro_batches(lengths, 256, 1))
+        groups = batching.micro_batches(lengths, 256, at_once)
+        found = _cost(lengths, groups, at_once)
         for cuts in range(2**8):
             edges = [0, *(n + 1 for n in range(8) if cuts >> n & 1), 9]
             groups = [list(range(a, b)) for a, b in itertools.pairwise(edges)]
             full = [len(g) * batching.padded_width(lengths[g[0]]) for g in groups]
             if max(full) <= 256:
-                assert found <= _cost(lengths, groups)
+                assert found <= _cost(lengths, groups, at_once)
+
+
+def test_rows_of_one_length_are_shared_out_equally():
+    assert [len(g) for g in batching.micro_batches([100] * 8, 520, 2)] == [4, 4]
+    assert [len(g) for g in batching.micro_batches([100] * 8, 520, 1)] == [3, 5]
 
 
 def test_a_row_beyond_the_budget_is_computed_alone_not_dropped():

@@ -4,7 +4,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mlx_rsft import loss
+from mlx_rsft import lanes, loss
 from mlx_rsft.loss import Recipe, kernel
 from mlx_rsft.loss.dense import differentiable
 from mlx_rsft.objectives import TokenStats, build
@@ -120,6 +120,37 @@ def test_the_sums_are_what_they_say(engine):
     bins = np.histogram(p, bins=loss.NUM_BINS, range=(0, 1))[0]
     assert totals.histogram == tuple(bins)
     assert totals.effective_share == pytest.approx(p.sum() ** 2 / (p * p).sum() / N)
+
+
+@pytest.mark.parametrize("text", ["dft", "sft:anchor=kl,lambda=0.5", "eaft"])
+@pytest.mark.parametrize("count", [2, 3])
+def test_shares_of_the_rows_sum_to_the_whole(text, count, monkeypatch):
+    recipe, (logits, targets) = _recipe(text), _case()
+    rows, known = mx.array(logits, mx.float32), mx.array(targets)
+    reference = rows[::-1]
+
+    def found():
+        slopes = loss.fused(lambda z: z, rows, known, recipe, reference_ND=reference)
+        stats, first = loss.token_stats(lambda z: z, rows, known, ("entropy",))
+        return [*slopes.sums, slopes.hidden_ND, stats.logp, stats.entropy, first]
+
+    whole = found()
+    monkeypatch.setattr(kernel, "LEAST_SHARE", 1)
+    monkeypatch.setattr(lanes, "count", lambda: count)
+    assert len(kernel.shares(0, N)) == count
+    for one, other in zip(whole, found(), strict=True):
+        np.testing.assert_allclose(np.array(other), np.array(one), rtol=1e-5, atol=1e-7)
+
+
+def test_shares_are_all_rows_once_and_none_is_small(monkeypatch):
+    monkeypatch.setattr(lanes, "count", lambda: 4)
+    for rows in (1, 63, 127, 128, 131, 255, 700):
+        shares = kernel.shares(10, 10 + rows)
+        places = [place for s in shares for place in range(s.start, s.stop)]
+        assert places == list(range(10, 10 + rows))
+        sizes = [s.stop - s.start for s in shares]
+        assert len(sizes) == min(4, max(1, rows // kernel.LEAST_SHARE))
+        assert max(sizes) - min(sizes) <= 1
 
 
 @pytest.mark.parametrize("size", [49_157, 262_144])

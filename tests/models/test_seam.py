@@ -5,8 +5,8 @@ import mlx.nn as nn
 import pytest
 from mlx.utils import tree_flatten
 
-from mlx_rsft import testing
-from mlx_rsft.models import cpu_kernels
+from mlx_rsft import lanes, testing
+from mlx_rsft.models import cpu_kernels, seam
 from mlx_rsft.models.seam import TrunkStates
 from mlx_rsft.models.split import SplitModel
 
@@ -187,3 +187,57 @@ def test_trunk_states_pass_through_compilation(monkeypatch):
 
     whole = split.hidden(TOKENS)
     assert mx.allclose(above(TOKENS, trunk.values_BTD), whole, atol=1e-5).item()
+
+
+@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize("depth", [0, 3])
+def test_block_by_block_a_forward_pass_gives_the_very_same(kind, depth, monkeypatch):
+    split = SplitModel(small_model(kind))
+    rows = mx.array([3, 18, 30, 55])
+    trunk = split.trunk(TOKENS, depth) if depth else None
+
+    def forward():
+        return split.supervised(TOKENS, rows, trunk)
+
+    def asked():
+        steps = []
+
+        def job():
+            each = seam.by_block(forward)
+            while True:
+                try:
+                    (array,) = next(each)
+                except StopIteration as end:
+                    return end.value
+                steps.append(array)
+                yield [array]
+
+        (states,) = lanes.together([job()])
+        return steps, states
+
+    monkeypatch.setattr(lanes, "count", lambda: 1)
+    (only,), alone = asked()
+    assert only is alone
+    monkeypatch.setattr(lanes, "count", lambda: 2)
+    steps, states = asked()
+    assert mx.array_equal(states, alone).item()
+    assert steps[-1] is states
+    assert len(steps) == split.num_blocks + 1
+    # What the last block gets stands before it, computed on its own.
+    before = split.trunk(TOKENS, split.num_blocks - 1).values_BTD
+    assert mx.array_equal(steps[-3], before).item()
+    assert not any(isinstance(one, seam.StandIn) for one in split.backbone["layers"])
+
+
+def test_nothing_is_noted_after_a_pass_that_failed(monkeypatch):
+    split = SplitModel(small_model(next(iter(MODELS))))
+    monkeypatch.setattr(lanes, "count", lambda: 2)
+
+    def failing():
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        next(seam.by_block(failing))
+    differentiate = nn.value_and_grad(split.model, lambda: split.hidden(TOKENS).sum())
+    assert mx.isfinite(differentiate()[0]).item()
+    assert seam._noted is None

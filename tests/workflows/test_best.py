@@ -36,7 +36,6 @@ def test_the_best_state_is_the_first_with_the_best_figure():
     assert best.standing(_looks(3, 1, 2, 4), _aim(sign=1.0)).best == 8
     assert best.standing(_looks(3, 2.9, 2), _aim(least_gain=0.5)).best == 6
     assert best.standing(_looks(None, 3, None), _aim()).best == 4
-    assert best.standing(_looks(3), None) == Standing()
     other = [{**look, "split": "valid_shifted"} for look in _looks(0.1)]
     assert best.standing([*_looks(3, 2), *other], _aim()).best == 4
 

@@ -4,7 +4,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from mlx_rsft import config, rundir
+from mlx_rsft import config, lanes, rundir
 from mlx_rsft.config import FLAG, Layer
 from mlx_rsft.errors import ConfigError, RsftError, RunError
 from mlx_rsft.rundir import RunDir
@@ -150,6 +150,16 @@ def test_other_rows_and_other_weights_are_refused_by_file(begun, place):
     weights = place / "model" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\1")
     with pytest.raises(RunError, match=r"model\.safetensors was \w{12} and is now"):
+        _resume(place / "run", _given(**given))
+
+
+def test_another_number_of_cores_is_refused_because_it_sums_in_another_order(
+    begun, place, monkeypatch
+):
+    where = _moved(begun, place)
+    given = {name.replace(".", "__"): value for name, value in where.items()}
+    monkeypatch.setattr(lanes, "count", lambda: 7)
+    with pytest.raises(RunError, match=r"cores was \d+ and is now 7"):
         _resume(place / "run", _given(**given))
 
 
