@@ -22,12 +22,14 @@ EVERY_HELP = [
     ["data", "fix"],
     ["data", "demo"],
     ["objectives", "show"],
+    ["watch", "freeze"],
+    ["watch", "score"],
     ["audit", "show"],
     ["audit", "verify"],
     ["audit", "rerun"],
     ["audit", "explain"],
 ]
-GROUPS = (["data"], ["objectives"], ["audit"])
+GROUPS = (["data"], ["objectives"], ["watch"], ["audit"])
 
 
 def _train(run_dir, model, data, *more, by=run):
