@@ -1,7 +1,8 @@
 """Kills, starves and damages runs, and says whether each one ended as it should.
 
-    scripts/faults                                    # 60 kills, 120 damages: minutes
-    scripts/faults --kills 3 --damages 12 --every 60   # a short form
+    scripts/faults --every 11                         # 60 kills, 120 damages: minutes
+    scripts/faults --steps 8 --kills 2 --damages 6    # every write of a short run fails
+    scripts/faults --steps 12 --kills 3 --damages 6 --every 25  # as the tests do
 
 A tiny model is trained, by the real command line in processes of their own. They are
 forked from one that has the libraries loaded already, which saves seconds each.
@@ -34,7 +35,7 @@ LOADED = (
     "mlx_rsft.workflows.evaluate",
 )
 """What all children need, and takes seconds to import."""
-STEPS, EVERY = 40, 1
+EVERY = 1
 CUTS_OF_ONE_RUN = 6
 TIMES = ("tokens_per_s", "peak_bytes")
 WRITERS = (
@@ -57,10 +58,10 @@ TARGETS = (
 class Bench:
     """A tiny model, its rows, and the run that nothing happened to."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, steps: int) -> None:
         for name in LOADED:
             importlib.import_module(name)
-        self.folder = folder
+        self.folder, self.steps = folder, steps
         os.environ["MLX_RSFT_CACHE"] = str(folder / "cache")
         self.model, self.data = folder / "model", folder / "data"
         made = _child(self._make, folder / "log")
@@ -87,7 +88,7 @@ class Bench:
             return ["train", "--run-dir", str(run), "--resume", *more]
         where = ["--model", str(self.model), "--data", str(self.data)]
         manner = ["--objective", "sft", "--layers", "last:2", "--batch-size", "4"]
-        length = ["--steps", str(STEPS), "--checkpoint-every", str(EVERY)]
+        length = ["--steps", str(self.steps), "--checkpoint-every", str(EVERY)]
         return ["train", *where, *manner, *length, "--run-dir", str(run), *more]
 
     def go(
@@ -205,7 +206,7 @@ def _let_fail(number: int) -> None:
 def damages(bench: Bench, count: int, chance: random.Random) -> dict[str, Any]:
     """Flip a bit, cut a file short, or put that of another run in its place."""
     cut = bench.folder / "damaged"
-    assert bench.go(cut, before=lambda: _let_fail(STEPS * 3)) == 2
+    assert bench.go(cut, before=lambda: _let_fail(bench.steps * 3)) == 2
     shutil.copytree(bench.folder / "whole" / "adapter", cut / "adapter")
     taken: dict[str, int] = {}
     for number in range(count):
@@ -273,6 +274,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Do all three, print what they gave; 3 if something ended otherwise."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=60)
+    parser.add_argument("--steps", type=int, default=40, help="of each run")
     parser.add_argument("--damages", type=int, default=120)
     parser.add_argument(
         "--every", type=int, default=1, help="of so many writes, one fails"
@@ -281,7 +283,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     chance = random.Random(given.seed)
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(Path(folder))
+        bench = Bench(Path(folder), given.steps)
         found = {
             "killed": kills(bench, given.kills, chance),
             "disk_full": full_disks(bench, given.every),

@@ -9,7 +9,7 @@ SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "faults.py"
 
 
 def test_killed_starved_and_damaged_runs_end_as_they_should():
-    short = ("--kills", "3", "--damages", "12", "--every", "60")
+    short = ("--steps", "12", "--kills", "3", "--damages", "6", "--every", "25")
     ran = subprocess.run(
         [sys.executable, str(SCRIPT), *short],
         capture_output=True,

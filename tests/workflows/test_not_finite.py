@@ -135,3 +135,12 @@ def test_a_run_cut_off_after_it_went_back_goes_on_with_the_lower_rates(trained):
     job = train.prepare_again(config.resolve([]), path, Silent())
     train.train(job, path, Silent())
     assert outcome(path) == whole
+
+
+def test_a_state_that_is_not_finite_is_never_saved(trained):
+    with pytest.raises(StopError):
+        trained(Poisoning(4, stops=5))
+    saved = sorted((trained.path / "run" / "checkpoints").glob("*/state.safetensors"))
+    assert [path.parent.name for path in saved] == ["step-000000", "step-000002"]
+    for path in saved:
+        assert all(mx.isfinite(v).all().item() for v in mx.load(str(path)).values())
