@@ -6,11 +6,13 @@ Written before the first step with ``finished`` null, and again at the end.
 from __future__ import annotations
 
 import datetime
+import functools
 import hashlib
 import json
+import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,8 @@ from mlx_rsft import files
 from mlx_rsft.records import finite
 
 RECORDED_PACKAGES = ("mlx-rsft", "mlx", "mlx-lm", "numpy", "transformers", "tokenizers")
+OF_RESULTS = ("MLX_RSFT_BLAS", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS")
+"""What of a process's environment may change the last digits of a result."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +37,12 @@ class Manifest:
         result: Steps done, last losses, seconds; empty until the run has ended.
         notes: What was corrected or announced on the way, in plain sentences.
         identity: What must be the same when it goes on; None if it cannot.
+        code: One hash of this package's own files.
+        packages: Every installed package with its version.
+        environment: What is set of ``OF_RESULTS``.
+        rows: How many rows were trained on, and the hash of ``rows.jsonl``.
+        lineage: The adapters it stands on, the oldest first.
+        effects: What it did beside its task; None if that was not looked for.
         resumed: Steps at which a run that was cut off went on.
         extended: Steps at which it was made longer, and to how many.
         finished: UTC time of the end; None while running or when cut off.
@@ -49,6 +59,12 @@ class Manifest:
     started: str
     probe: Mapping[str, Any] | None = None
     notes: Sequence[str] = ()
+    code: str = ""
+    packages: Mapping[str, str] = field(default_factory=dict[str, str])
+    environment: Mapping[str, str] = field(default_factory=dict[str, str])
+    rows: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    lineage: Sequence[Mapping[str, Any]] = ()
+    effects: Sequence[Mapping[str, Any]] | None = None
     identity: Mapping[str, Any] | None = None
     resumed: Sequence[int] = ()
     extended: Sequence[Mapping[str, int]] = ()
@@ -65,13 +81,20 @@ class Manifest:
             result=result,
         )
 
-    def write(self, path: Path) -> None:
-        record = finite(asdict(self))
-        assert isinstance(record, dict)
-        files.write_json(path, sealed(record))
+    def text(self) -> str:
+        """The card as its file holds it."""
+        return as_text(asdict(self))
 
 
 SEAL = "seal"
+
+
+def as_text(card: Mapping[str, Any]) -> str:
+    """A card as its file holds it, from its fields."""
+    record = finite({key: value for key, value in card.items() if key != SEAL})
+    assert isinstance(record, dict)
+    text = json.dumps(sealed(record), indent=2, ensure_ascii=False, allow_nan=False)
+    return text + "\n"
 
 
 def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -105,6 +128,29 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
+
+
+@functools.cache
+def code_sha256() -> str:
+    """One hash of this package's files, and of their names."""
+    root = Path(__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted(root.rglob("*.py")):
+        digest.update(path.relative_to(root).as_posix().encode())
+        digest.update(bytes.fromhex(files.sha256(path)))
+    return digest.hexdigest()
+
+
+@functools.cache
+def packages() -> dict[str, str]:
+    """Every installed package with its version, by name."""
+    found = {one.name: one.version for one in metadata.distributions()}
+    return dict(sorted(found.items(), key=lambda pair: pair[0].lower()))
+
+
+def environment() -> dict[str, str]:
+    """What is set of ``OF_RESULTS``."""
+    return {name: os.environ[name] for name in OF_RESULTS if name in os.environ}
 
 
 def command_line() -> list[str]:

@@ -9,12 +9,40 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from mlx_rsft.errors import RunError
+
+
+@dataclass(frozen=True, slots=True)
+class RowWeights:
+    """What the rows of a step weighed, as one line of ``weights.jsonl``; all by row.
+
+    Attributes:
+        rows: Numbers of the examples, from 0.
+        weight: Mean weight of the objective over the row's tokens; 1 under plain SFT.
+        push: Sum of ``weight (1 - p)`` over them, the weight of the row included: half
+            the L1 norm of the gradient at the logits, an anchor left out.
+        p: Mean probability of its tokens.
+    """
+
+    rows: Sequence[int] = ()
+    weight: Sequence[float] = ()
+    push: Sequence[float] = ()
+    p: Sequence[float] = ()
+
+    def as_record(self) -> dict[str, list[Any]]:
+        """Four digits of each: enough to rank by."""
+        return {
+            "rows": list(self.rows),
+            **{
+                name: [float(f"{value:.4g}") for value in getattr(self, name)]
+                for name in ("weight", "push", "p")
+            },
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +60,7 @@ class StepRecord:
         tokens_per_s: Real (unpadded) tokens computed per second.
         peak_bytes: Peak memory held by mlx during the step.
         skipped: The update was left out, because loss or gradient was not finite.
+        rows: What its rows weighed; in a file of its own.
     """
 
     step: int
@@ -47,9 +76,11 @@ class StepRecord:
     peak_bytes: int
     skipped: bool = False
     note: str = ""
+    rows: RowWeights = RowWeights()
 
     def as_record(self) -> dict[str, Any]:
         record = asdict(self)
+        del record["rows"]
         if not self.skipped:
             del record["skipped"]
         if not self.note:

@@ -1,6 +1,7 @@
 """The folder of one run: who lies where, and that it is ours to write.
 
-RUN/  config.toml  manifest.json  steps.jsonl  evals.jsonl  checkpoints/  adapter/
+RUN/  config.toml  manifest.json  steps.jsonl  weights.jsonl  evals.jsonl  rows.jsonl
+      rows.salt  audit.jsonl  checkpoints/  adapter/
 
 A run has begun once it has a manifest; before that its folder counts as free.
 """
@@ -46,6 +47,21 @@ class RunDir:
     @property
     def evals(self) -> Path:
         return self.path / "evals.jsonl"
+
+    @property
+    def weights(self) -> Path:
+        """What each row weighed, step by step."""
+        return self.path / "weights.jsonl"
+
+    @property
+    def rows(self) -> Path:
+        """The rows that were trained on, as salted hashes."""
+        return self.path / "rows.jsonl"
+
+    @property
+    def salt(self) -> Path:
+        """The secret they are salted with; whoever has it can look for rows."""
+        return self.path / "rows.salt"
 
     @property
     def checkpoints(self) -> Path:

@@ -266,6 +266,11 @@ class EvaluationSettings:
     )
     temperature: float = _setting(0.7, "Temperature of those samples.", above=0)
     pairs: int = _setting(50, "Most pairs of answers on a rater sheet.", least=1)
+    side_effects: bool = _setting(
+        False,
+        "After training, note in the manifest what changed beside the task: drift, what "
+        "was forgotten, entropy, length, refusals.",
+    )
     general: bool = _setting(
         False,
         "Score bundled general questions too, as split general: what is forgotten.",

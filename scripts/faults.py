@@ -24,9 +24,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from mlx_rsft import files, records, testing
+from mlx_rsft import files, ledger, records, testing
 from mlx_rsft.cli.main import main as command_line
 from mlx_rsft.models import tensor_file
+from mlx_rsft.workflows import audit
 
 LOADED = (
     "mlx_lm.tuner.utils",
@@ -107,18 +108,24 @@ class Bench:
         return self.go(run) == 0 and outcome(run) == self.wanted
 
 
-def outcome(run: Path) -> tuple[bytes, list[dict[str, Any]], str]:
+def outcome(run: Path) -> tuple[bytes, list[dict[str, Any]], str, str]:
     """What a run leaves, but for times."""
     steps = list(records.read_lines(run / "steps.jsonl"))
     kept = [{k: v for k, v in step.items() if k not in TIMES} for step in steps]
     adapter = (run / "adapter" / "adapters.safetensors").read_bytes()
-    return adapter, kept, (run / "evals.jsonl").read_text()
+    weights = (run / "weights.jsonl").read_text()
+    return adapter, kept, (run / "evals.jsonl").read_text(), weights
+
+
+def unsound(run: Path) -> bool:
+    """Whether a run is said to be altered, once its log has begun."""
+    return bool(ledger.read(run).events and audit.verify(run).findings)
 
 
 def kills(bench: Bench, count: int, chance: random.Random) -> dict[str, Any]:
     """Kill runs at random moments, from their first instant to their last."""
     phases: dict[str, int] = {}
-    wrong = done = runs = 0
+    wrong = done = runs = alarms = 0
     while done < count:
         run = bench.folder / f"killed{runs}"
         runs += 1
@@ -134,11 +141,14 @@ def kills(bench: Bench, count: int, chance: random.Random) -> dict[str, Any]:
             done += 1
             phase = _phase(run)
             phases[phase] = phases.get(phase, 0) + 1
+            alarms += unsound(run)
         if _is_done(run):
             wrong += outcome(run) != bench.wanted
         else:
             wrong += not bench.ends_well(run)
-    return {"kills": done, "runs": runs, "phases": phases, "wrong": wrong}
+        alarms += unsound(run)
+    told = {"kills": done, "runs": runs, "phases": phases, "wrong": wrong}
+    return {**told, "false_alarms": alarms}
 
 
 def _is_done(run: Path) -> bool:
@@ -281,6 +291,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         }
     print(json.dumps(found, indent=2))
     bad = any(part["wrong"] for part in found.values())
+    bad |= bool(found["killed"]["false_alarms"])
     bad |= bool(found["disk_full"]["unnamed"] or found["damaged"]["not_refused"])
     return 3 if bad else 0
 

@@ -20,23 +20,23 @@ def _card():
     )
 
 
-def test_a_run_that_was_cut_off_has_no_end(tmp_path):
-    path = tmp_path / "manifest.json"
-    _card().write(path)
-    assert json.loads(path.read_text())["finished"] is None
-    _card().ended({"steps": 3}, interrupted=True).write(path)
-    cut = json.loads(path.read_text())
+def _read(card):
+    return json.loads(card.text())
+
+
+def test_a_run_that_was_cut_off_has_no_end():
+    assert _read(_card())["finished"] is None
+    cut = _read(_card().ended({"steps": 3}, interrupted=True))
     assert cut["finished"] is None
     assert cut["interrupted"] is True
-    _card().ended({"steps": 3}, interrupted=False).write(path)
-    assert json.loads(path.read_text())["finished"]
+    assert _read(_card().ended({"steps": 3}, interrupted=False))["finished"]
 
 
 def test_a_record_with_a_changed_letter_is_not_taken_for_the_one_that_was_sealed(
     tmp_path,
 ):
     path = tmp_path / "manifest.json"
-    _card().write(path)
+    path.write_text(_card().text())
     whole = path.read_text()
     assert manifest.unsealed(whole)["seed"] == 0
     for changed in (whole.replace('"seed": 0', '"seed": 1'), whole[:-9], "[]", ""):

@@ -26,6 +26,8 @@ COMMANDS: dict[str, str] = {
     "metrics": "List what eval can measure.",
     "ratings": "Read blind sheets that people have filled in.",
     "export": "Write an adapter for other programs.",
+    "watch": "Ask frozen rows of every new adapter; alarm when it got worse.",
+    "audit": "Look into a run, long after: story, soundness, repetition.",
     "generate": "Let a model answer one prompt, or a file of them.",
     "chat": "Talk to a model, with its adapter on, off or in between.",
     "serve": "Serve a model to programs that speak OpenAI's protocol.",

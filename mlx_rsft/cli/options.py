@@ -71,8 +71,9 @@ KEEPING = (
     "training.patience",
     "training.least_gain",
     "training.kl_budget",
+    "evaluation.side_effects",
 )
-"""Settings of one run alone: what it saves, and which of its states it keeps."""
+"""Settings of one run alone: what it saves, which of its states it keeps, what it notes."""
 KINDS: dict[Any, Any] = {int: click.INT, float: click.FLOAT}
 
 

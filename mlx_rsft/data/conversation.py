@@ -6,8 +6,9 @@ Shapes: B rows, T positions, N supervised positions.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import mlx.core as mx
@@ -64,6 +65,20 @@ class Conversation:
     weight: float = 1.0
     choices: tuple[str, ...] = ()
 
+    @property
+    def sha256(self) -> str:
+        """What the row says, wherever it stands and whatever it is called."""
+        said = {
+            "messages": [asdict(turn) for turn in self.messages],
+            "text": self.text,
+            "tools": self.tools,
+            "weight": self.weight,
+            "tags": self.tags,
+            "choices": self.choices,
+        }
+        text = json.dumps(said, sort_keys=True, default=repr)
+        return hashlib.sha256(text.encode()).hexdigest()
+
 
 @dataclass(frozen=True, slots=True)
 class Example:
@@ -77,6 +92,7 @@ class Example:
         answer: The text of the last assistant turn.
         weight: How much the row counts, above 0; others count 1.
         choices: Answers to choose from, for multiple choice.
+        row_sha256: Of the row it was made of.
     """
 
     tokens: tuple[int, ...]
@@ -87,6 +103,7 @@ class Example:
     tags: tuple[str, ...] = field(default=())
     weight: float = 1.0
     choices: tuple[str, ...] = ()
+    row_sha256: str = ""
 
     @property
     def key(self) -> bytes:

@@ -170,4 +170,5 @@ def _example(
         row.tags,
         row.weight,
         row.choices,
+        row.sha256,
     )

@@ -5,7 +5,7 @@ content. Tokens and texts are mapped into memory, so that the rows of a file of 
 take a few dozen bytes each.
 
     tokens.bin  int32, all rows one after another      rows.npz  where each row begins
-    words.bin   place, answer, id, tags, choices       about.json  what became of rows
+    words.bin   place, answer, id, tags, choices, hash  about.json  what became of rows
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Rendered(Sequence[Example]):
         if not -len(self) <= index < len(self):
             raise IndexError(index)
         row = index % len(self)
-        where, answer, name, tags, choices = json.loads(
+        where, answer, name, tags, choices, row_sha256 = json.loads(
             self._words[_range(self._word_ends, row)]
         )
         return Example(
@@ -78,6 +78,7 @@ class Rendered(Sequence[Example]):
             tuple(tags),
             float(self._weights[row]),
             tuple(choices),
+            row_sha256,
         )
 
 
@@ -106,7 +107,8 @@ def write(
         for row in examples:
             tokens.write(array("i", row.tokens).tobytes())
             said = [row.where, row.answer, row.id, row.tags, row.choices]
-            num_bytes += words.write(json.dumps(said).encode())
+            words_of_row = json.dumps([*said, row.row_sha256]).encode()
+            num_bytes += words.write(words_of_row)
             num_tokens += len(row.tokens)
             for span in row.spans:
                 spans.extend(span)

@@ -6,7 +6,16 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from mlx_rsft.data.conversation import Example
-from mlx_rsft.evaluation import choices, drift, fields, judges, likely, sampled, written
+from mlx_rsft.evaluation import (
+    choices,
+    drift,
+    fields,
+    judges,
+    likely,
+    refusals,
+    sampled,
+    written,
+)
 from mlx_rsft.evaluation.evidence import (
     BASE,
     ENTROPY,
@@ -121,6 +130,14 @@ METRICS: dict[str, Entry] = {
     ),
     "end_of_turn": _greedy(
         written.end_of_turn, "share of answers that end before the limit"
+    ),
+    "refusal": Entry(
+        written.by(refusals.declines),
+        "share of answers that decline, told by their first words",
+        "fraction",
+        "neither",
+        share,
+        (WRITTEN,),
     ),
     "avg_at_n": Entry(
         sampled.avg_at_n,

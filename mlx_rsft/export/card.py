@@ -118,6 +118,7 @@ def text(
         _training(live, story),
         _data(story),
         _metrics(story),
+        side_effects(story),
         _checks(product, entries),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -201,9 +202,34 @@ def _metrics(story: Story) -> str:
         if one.get("value") is not None and one.get("low") is not None
     ]
     head = ["| split | metric | value | 95 % interval | unit | n |", "|" + "---|" * 6]
+    return "## Results\n\n" + "\n".join([*head, *lines])
+
+
+def side_effects(story: Story) -> str:
+    """What changed beside the task, where the run looked for it."""
+    found = story.manifest.get("effects")
     moved = any(str(o["metric"]).startswith(SIDE_EFFECTS) for o in story.metrics)
-    side = "" if moved else "\n\nSide effects beside the task were not measured."
-    return "## Results\n\n" + "\n".join([*head, *lines]) + side
+    if not found:
+        return "" if moved else "Side effects beside the task were not measured."
+    lines = [
+        f"| {one['set']} | {one['metric']} | {_number(one['base'])} | "
+        f"{_number(one['value'])} | {_number(one['low'])} to {_number(one['high'])} | "
+        f"{one['unit']} | {one['n']} |"
+        for one in found
+    ]
+    head = [
+        "| set | metric | base | tuned | 95 % interval | unit | n |",
+        "|" + "---|" * 7,
+    ]
+    about = (
+        "What changed beside the task, on few bundled prompts: `general` questions, and "
+        "`harmful` and `harmless` ones for refusals, which are told by words."
+    )
+    return "\n".join(["## Side effects", "", about, "", *head, *lines])
+
+
+def _number(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, int | float) else "unknown"
 
 
 def _checks(product: Product, entries: Sequence[Mapping[str, Any]]) -> str:

@@ -39,7 +39,7 @@ def differentiable(
     known = known or Known()
     if targets_N.size == 0:
         through = exponential.wide(hidden_ND).sum() * 0
-        return kernel.no_tokens()._replace(objective=through)
+        return kernel.no_tokens(known)._replace(objective=through)
     logits_NV = exponential.wide(head(hidden_ND))
     lse_N = exponential.logsumexp(logits_NV)[:, 0]
     logp_N = mx.take_along_axis(logits_NV, targets_N[:, None], axis=-1)[:, 0] - lse_N
@@ -52,4 +52,4 @@ def differentiable(
         # r adds up to 1. Were lse inside, its gradient would be a sum in one stage.
         gap_N = exponential.total(mx.exp(log_r_NV) * (log_r_NV - logits_NV)) + lse_N
         loss_N = loss_N + kernel.pull_strength(pull, known, scale_N) * gap_N
-    return kernel.summed(loss_N.sum(), stats.logp, weight_N, stats.p)
+    return kernel.summed(loss_N.sum(), stats, weight_N)

@@ -34,7 +34,7 @@ def fused(
     """
     known = known or Known()
     if targets_N.size == 0:
-        return Slopes(kernel.no_tokens(), mx.zeros_like(hidden_ND))
+        return Slopes(kernel.no_tokens(known), mx.zeros_like(hidden_ND))
     parts: list[LossSums] = []
     slopes: list[mx.array] = []
     for start, end in chunks(head, hidden_ND, chunk_bytes, lanes.count()):
@@ -115,4 +115,4 @@ def _logit_slope(
         slope_NV = slope_NV - drawn_NV
     place = mx.arange(targets_N.size)
     slope_NV = slope_NV.at[place, targets_N].add(-weight_N)
-    return kernel.summed(objective, rows.logp_N, weight_N, stats.p), slope_NV
+    return kernel.summed(objective, stats, weight_N), slope_NV

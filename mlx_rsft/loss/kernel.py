@@ -67,10 +67,9 @@ def facts(rows: Rows, wanted: Sequence[str], known: Known) -> TokenStats:
     return TokenStats(logp_N, known=known, **found)
 
 
-def summed(
-    objective: mx.array, logp_N: mx.array, weight_N: mx.array, p_N: mx.array
-) -> LossSums:
+def summed(objective: mx.array, stats: TokenStats, weight_N: mx.array) -> LossSums:
     """The sums of an engine, from its objective and its per-token figures."""
+    logp_N, p_N = stats.logp, stats.p
     bins = mx.minimum(mx.floor(p_N * NUM_BINS), NUM_BINS - 1)
     return LossSums(
         objective=objective,
@@ -80,13 +79,23 @@ def summed(
         weight_squared=mx.square(weight_N).sum(),
         tokens=mx.array(float(logp_N.size)),
         histogram=(bins[:, None] == mx.arange(NUM_BINS)).sum(axis=0).astype(mx.float32),
+        rows_3R=_by_row(stats.known, weight_N, p_N),
     )
 
 
-def no_tokens() -> LossSums:
+def _by_row(known: Known, weight_N: mx.array, p_N: mx.array) -> mx.array:
+    """(3, R) what the tokens of each row of the step add up to."""
+    figures = mx.stack([weight_N, weight_N * (1 - p_N), p_N])
+    if known.row is None:
+        return figures[:, :0]
+    return mx.zeros((3, known.num_rows)).at[:, known.row].add(figures)
+
+
+def no_tokens(known: Known) -> LossSums:
     """The sums over nothing."""
     zero = mx.zeros(())
-    return LossSums(zero, zero, zero, zero, zero, zero, mx.zeros((NUM_BINS,)))
+    rows = mx.zeros((3, 0 if known.row is None else known.num_rows))
+    return LossSums(zero, zero, zero, zero, zero, zero, mx.zeros((NUM_BINS,)), rows)
 
 
 def pull_strength(pull: Pull, known: Known, scale_N: mx.array) -> mx.array:

@@ -69,6 +69,8 @@ class LossSums(NamedTuple):
         weight_squared: Its square.
         tokens: How many tokens were summed.
         histogram: (20,) tokens by probability, in equal bins from 0 to 1.
+        rows_3R: Weight, weight times ``1 - p``, and p, summed over the tokens of each
+            row of the step; R is 0 where the rows are not known.
     """
 
     objective: mx.array
@@ -78,6 +80,7 @@ class LossSums(NamedTuple):
     weight_squared: mx.array
     tokens: mx.array
     histogram: mx.array
+    rows_3R: mx.array
 
     def __add__(self, other: tuple[mx.array, ...]) -> LossSums:  # type: ignore[override]
         return LossSums._make(a + b for a, b in zip(self, other, strict=True))
@@ -85,7 +88,7 @@ class LossSums(NamedTuple):
     def totals(self) -> Totals:
         """The sums as numbers; waits for them to be computed."""
         counts = np.array(self.histogram).astype(int)
-        sums = [number(value) for value in self[:-1]]
+        sums = [number(value) for value in self[: len(Totals._fields) - 1]]
         return Totals._make([*sums, tuple(counts.tolist())])
 
 

@@ -47,7 +47,7 @@ def trained(
         raise ValueError("a trained head has no base model's logits to be anchored to")
     if targets_N.size == 0:
         still = {name: mx.zeros_like(value) for name, value in parameters.items()}
-        return Slopes(kernel.no_tokens(), mx.zeros_like(hidden_ND), still)
+        return Slopes(kernel.no_tokens(known), mx.zeros_like(hidden_ND), still)
 
     def piece(held: Parameters, rows: mx.array, *, start: int, end: int) -> LossSums:
         facts = known.between(start, end)

@@ -47,12 +47,17 @@ class LoadedModel:
 
     def weights(self) -> dict[str, Any]:
         """What the weights are, wherever they lie and whatever they are called."""
-        found = sorted(path for kind in IDENTITY for path in self.path.glob(kind))
         return {
             "precision": self.precision,
             "quantised": quantize.layers(self.model),
-            "sha256": {path.name: files.sha256(path) for path in found},
+            "sha256": identity(self.path),
         }
+
+
+def identity(folder: Path) -> dict[str, str]:
+    """Hashes of the files of a model folder that decide what it answers."""
+    found = sorted(path for kind in IDENTITY for path in folder.glob(kind))
+    return {path.name: files.sha256(path) for path in found}
 
 
 WITHOUT_WINDOW = ("gemma2",)

@@ -160,6 +160,7 @@ class SideEffect:
     set: str = ""
     unit: str = ""
     better: str = ""
+    n: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,6 +97,7 @@ LABELS: dict[str, tuple[str, str]] = {
     "metric.json": ("JSON fields right", "JSON 項目の正解率"),
     "metric.format_valid": ("format valid", "書式が正しい割合"),
     "metric.length_ratio": ("length ratio", "長さの比"),
+    "metric.refusal": ("declines", "回答を断る割合"),
     "metric.end_of_turn": ("ends its turn", "正しく終わる割合"),
     "metric.avg_at_n": ("right of n samples", "n 回中の正解率"),
     "metric.pass_at_k": ("one right of k", "k 回中 1 回以上正解する率"),

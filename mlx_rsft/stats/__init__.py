@@ -7,6 +7,7 @@ from mlx_rsft.stats.exact import holm, mcnemar, sign_test
 from mlx_rsft.stats.intervals import Z95, exponential, proportion, ratio
 from mlx_rsft.stats.paired import DRAWS, Difference, difference, influences
 from mlx_rsft.stats.power import detectable, rows_needed, rows_to_rule_out
+from mlx_rsft.stats.student import student
 
 __all__ = [
     "DRAWS",
@@ -23,4 +24,5 @@ __all__ = [
     "rows_needed",
     "rows_to_rule_out",
     "sign_test",
+    "student",
 ]

@@ -10,13 +10,13 @@ import signal
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import mlx.core as mx
 
 from mlx_rsft.data.batching import steps_per_epoch, window
 from mlx_rsft.data.conversation import Example
-from mlx_rsft.records import StepRecord
+from mlx_rsft.records import RowWeights, StepRecord
 from mlx_rsft.settings import OptimizerSettings, TrainingSettings
 from mlx_rsft.training import optimizer as optimizers
 from mlx_rsft.training.step import StepFacts, Stepper
@@ -99,7 +99,8 @@ def run(
                 composition.switched_in(number / total),
             )
             seconds = time.perf_counter() - began
-            if record(as_record(number + 1, facts, rate, seconds)):
+            done = as_record(number + 1, facts, rate, seconds)
+            if record(replace(done, rows=by_row(chosen, facts))):
                 return Outcome(number + 1)
             skipped = 0 if facts.applied else skipped + 1
             if skipped == MOST_SKIPPED:
@@ -130,6 +131,12 @@ def as_record(number: int, facts: StepFacts, rate: float, seconds: float) -> Ste
         peak_bytes=mx.get_peak_memory(),
         skipped=not facts.applied,
     )
+
+
+def by_row(chosen: Sequence[int], facts: StepFacts) -> RowWeights:
+    """The line that ``weights.jsonl`` gets for a step over these examples."""
+    weight, push, p = facts.of_rows
+    return RowWeights(chosen, weight, push, p)
 
 
 @contextmanager

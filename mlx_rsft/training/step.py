@@ -13,12 +13,13 @@ from typing import Any
 
 import mlx.core as mx
 import mlx.optimizers as optim
+import numpy as np
 from mlx.utils import tree_flatten, tree_map
 
 from mlx_rsft import lanes, loss, shards
 from mlx_rsft.data.batching import collate, micro_batches
 from mlx_rsft.data.conversation import Batch, Example
-from mlx_rsft.loss import Recipe, Totals
+from mlx_rsft.loss import LossSums, Recipe, Totals
 from mlx_rsft.models.passes import Passes
 from mlx_rsft.models.seam import TrunkStates
 from mlx_rsft.models.split import SplitModel
@@ -41,6 +42,8 @@ class StepFacts:
         grad_norm: Global norm of the gradient before clipping.
         applied: False if loss or gradient was not finite and nothing was updated.
         num_tokens: Real tokens that went through the model.
+        of_rows: Of each row its mean weight, its push and its mean probability, as in
+            ``RowWeights``.
     """
 
     totals: Totals
@@ -48,6 +51,7 @@ class StepFacts:
     grad_norm: float
     applied: bool
     num_tokens: int
+    of_rows: tuple[list[float], list[float], list[float]]
 
 
 @dataclass(slots=True)
@@ -92,7 +96,8 @@ class Stepper:
             self.optimizer.update(self.split.model, mean)
             mx.eval(self.split.model.trainable_parameters(), self.optimizer.state)
         num_tokens = sum(piece.batch.num_tokens for piece in pieces)
-        return StepFacts(totals, divisor, norm, applied, num_tokens)
+        rows = _of_rows(sums, examples, self.objective.composition.normalise)
+        return StepFacts(totals, divisor, norm, applied, num_tokens, rows)
 
     def pieces(self, examples: Sequence[Example], strength: float) -> list[Piece]:
         """The micro-batches of a step, with weights where those need the whole step."""
@@ -161,6 +166,18 @@ class Stepper:
             "sequence": sum(row.weight for row in examples),
         }[self.objective.composition.normalise]
         return chosen if chosen > 0 else 1.0
+
+
+def _of_rows(
+    sums: LossSums, examples: Sequence[Example], normalise: str
+) -> tuple[list[float], list[float], list[float]]:
+    """From sums over each row's tokens to what the row weighed, row weights taken out."""
+    weight, push, p = np.array(sums.rows_3R, np.float64)
+    tokens = np.array([row.num_supervised for row in examples])
+    scale = np.array([row.weight for row in examples])
+    if normalise == "sequence":
+        scale = scale / tokens
+    return (weight / scale / tokens).tolist(), push.tolist(), (p / tokens).tolist()
 
 
 def _joined(parts: Sequence[TokenStats]) -> TokenStats:

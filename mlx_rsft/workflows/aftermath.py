@@ -12,28 +12,27 @@ from typing import Any
 
 import numpy as np
 
-from mlx_rsft import evaluation, files
+from mlx_rsft import files
 from mlx_rsft.data.classes import CLASSES, classify
 from mlx_rsft.data.conversation import Example
-from mlx_rsft.evaluation import general, generate, tokenwise
+from mlx_rsft.evaluation import generate, tokenwise
 from mlx_rsft.evaluation.differences import Measurements
 from mlx_rsft.loss import NUM_BINS
 from mlx_rsft.objectives import Objective, TokenStats
 from mlx_rsft.objectives.tokens import LAGGED, REFERENCE
 from mlx_rsft.records import finite
+from mlx_rsft.rundir import RunDir
 from mlx_rsft.training.known import beforehand
-from mlx_rsft.workflows import arms, assemble, finished
+from mlx_rsft.workflows import arms, assemble, effects, finished
 from mlx_rsft.workflows.arms import Run, Stage
 from mlx_rsft.workflows.reporter import Reporter
 
-ROWS = 24
-"""Rows to look at."""
 EXAMPLES = 4
 """Rows of each split that are shown, where arms differ."""
 DECIDES = "exact_match"
 FILE = "aftermath.json"
-ON_TASK = ("drift_kl", "length_ratio", "end_of_turn")
-IN_GENERAL = ("drift_kl", "drift_nll")
+BASE = "base"
+"""The bare model's name among the arms."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,16 +101,20 @@ def _look(
     shown: Sequence[tuple[str, int]],
     reporter: Reporter,
 ) -> Aftermath:
-    rows = _some(stage, split)
+    rows = effects.some(stage.splits.rows[split], stage.seeds[0])
     stage.begin(stage.seeds[0])
     stage.loaded.model.eval()
     before = tokenwise.read(stage.split, rows, trunk=stage.trunk)
+    bare = effects.of_bare(*_asked(stage, rows))
     found: dict[str, _Looked] = {}
     first = {run.arm: run for run in reversed(runs)}
     with reporter.task("look for side effects", len(stage.arms)) as advance:
         for arm, objective in stage.arms.items():
             arms.restore(stage, first[arm])
-            found[arm] = _looked(stage, arm, objective, rows, shown)
+            found[arm] = _looked(stage, objective, rows, shown)
+            effects.note(
+                RunDir(first[arm].path), effects.joined(found[arm].side_effects, bare)
+            )
             advance(1)
     return Aftermath(
         {
@@ -119,16 +122,23 @@ def _look(
             "before": _histogram(before),
             "after": {arm: looked.histogram for arm, looked in found.items()},
         },
-        [effect for looked in found.values() for effect in looked.side_effects],
+        [
+            {"arm": arm, **effect}
+            for arm, told in ({BASE: bare} | _told(found)).items()
+            for effect in told
+        ],
         _examples(stage, shown, found),
         {arm: looked.weights for arm, looked in found.items()},
     )
 
 
-def _some(stage: Stage, split: str) -> list[Example]:
-    rows = stage.splits.rows[split]
-    order = np.random.default_rng(stage.seeds[0]).permutation(len(rows))
-    return [rows[int(place)] for place in sorted(order[:ROWS])]
+def _asked(stage: Stage, rows: Sequence[Example]) -> tuple[Any, Any, Any, int]:
+    most = stage.resolved.config.evaluation.max_tokens
+    return stage.split, stage.loaded.tokenizer, rows, most
+
+
+def _told(found: Mapping[str, _Looked]) -> dict[str, list[dict[str, Any]]]:
+    return {arm: looked.side_effects for arm, looked in found.items()}
 
 
 def disputed(
@@ -146,7 +156,6 @@ def disputed(
 
 def _looked(
     stage: Stage,
-    arm: str,
     objective: Objective,
     rows: Sequence[Example],
     shown: Sequence[tuple[str, int]],
@@ -155,7 +164,7 @@ def _looked(
     return _Looked(
         _histogram(stats),
         _weights(stage, objective, rows, stats),
-        [*_effects(stage, arm, rows, "task", ON_TASK), *_on_general(stage, arm)],
+        effects.of_tuned(*_asked(stage, rows)),
         _answers(stage, [stage.splits.rows[name][place] for name, place in shown]),
     )
 
@@ -182,42 +191,6 @@ def _weights(
         for place, name in enumerate(CLASSES)
         if (kinds == place).any()
     }
-
-
-def _on_general(stage: Stage, arm: str) -> list[dict[str, Any]]:
-    rows = general.examples(stage.loaded.tokenizer)
-    return _effects(stage, arm, rows, general.NAME, IN_GENERAL)
-
-
-def _effects(
-    stage: Stage, arm: str, rows: Sequence[Example], name: str, metrics: Sequence[str]
-) -> list[dict[str, Any]]:
-    """Metrics that say what changed beside the task; drift needs an adapter to take off."""
-    full = stage.resolved.config.adapter.method == "full"
-    wanted = [m for m in metrics if not (full and m.startswith("drift"))]
-    if not wanted:
-        return []
-    gauges = evaluation.choose(wanted)
-    found = evaluation.measure(
-        stage.split,
-        stage.loaded.tokenizer,
-        rows,
-        gauges,
-        stage.resolved.config.evaluation.max_tokens,
-    )
-    return [
-        {
-            "arm": arm,
-            "metric": metric,
-            "set": name,
-            "value": figure.value,
-            "low": figure.low,
-            "high": figure.high,
-            "unit": figure.unit,
-            "better": gauges[metric].better,
-        }
-        for metric, figure in found.metrics.items()
-    ]
 
 
 def _answers(stage: Stage, rows: Sequence[Example]) -> list[str]:

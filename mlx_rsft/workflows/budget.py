@@ -30,7 +30,7 @@ class Pace:
         fill: What frozen blocks make of a row, the first time; 0 where it is not kept.
         step: An optimizer step, by arm.
         score: A row, what frozen blocks make of it being known.
-        side: The look at side effects of one arm.
+        side: The look at side effects of one arm; the bare model's takes as long.
         ending: Writing the report, exporting the winner and reading it back.
     """
 
@@ -83,7 +83,7 @@ def seconds(size: Size, work: Work, pace: Pace) -> float:
         + pace.fill * (touched + work.valid + work.tests)
         + size.seeds * size.steps * sum(pace.step[arm] for arm in size.arms)
         + pace.score * scored
-        + pace.side * len(size.arms)
+        + pace.side * (len(size.arms) + 1)
         + pace.ending
     )
 

@@ -21,6 +21,7 @@ OUTCOME_FREE = {
     ("training", "trunk_gb"),
     ("training", "checkpoint_every"),
     ("training", "keep"),
+    ("evaluation", "side_effects"),
 }
 """Settings that do not change what a run trains; nor does any of ``[evaluation]``."""
 

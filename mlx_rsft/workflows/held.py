@@ -58,11 +58,12 @@ class Held:
                 hint="Give the command again.",
             )
         records.cut(self.run.steps, self.step)
+        records.cut(self.run.weights, self.step)
         records.cut(self.run.evals, self.facts.evals if self.facts else 0)
 
     def told(self) -> dict[str, Any]:
         """What of the manifest stays as it is, and that the run went on."""
-        kept = ("command", "config_sha256", "started", "probe")
+        kept = ("command", "config_sha256", "started", "probe", "lineage", "rows")
         longer = [{"step": self.step, "steps": self.extend_to}]
         return {
             **{key: self.card[key] for key in kept},

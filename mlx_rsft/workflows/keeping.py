@@ -12,6 +12,7 @@ from mlx_rsft.training import checkpoint
 from mlx_rsft.training.checkpoint import Facts
 from mlx_rsft.training.loop import EASED, Outcome, Position
 from mlx_rsft.training.step import Stepper
+from mlx_rsft.workflows import sealing
 from mlx_rsft.workflows.best import so_far
 from mlx_rsft.workflows.job import Job
 from mlx_rsft.workflows.spent import Clock
@@ -79,8 +80,10 @@ class Keeper:
             f"were not finite; learning rates are multiplied by {EASED:g} from there on."
         )
         before = [step for step in self._there if step <= good.step]
+        sealing.went_back(self._run, good, before)
         checkpoint.tidy(self._run.checkpoints, before)
         records.cut(self._run.steps, good.step)
+        records.cut(self._run.weights, good.step)
         records.cut(self._run.evals, good.evals)
         return replace(self._restored(replace(good, ease=EASED)), note=note)
 
@@ -132,7 +135,7 @@ class Keeper:
         """
         if not self._known or step == self._saved:
             return
-        for path in (self._run.steps, self._run.evals):
+        for path in (self._run.steps, self._run.weights, self._run.evals):
             if path.exists():
                 files.sync(path)
         evals, spent = len(records.held_lines(self._run.evals)), self._clock.spent()
@@ -143,5 +146,6 @@ class Keeper:
         # A run that goes back has the best state of that moment as its best again.
         best = [self._best(one) for one in newest]
         keep = {*newest, *(one for one in best if one is not None)}
+        sealing.at_checkpoint(self._run, step, keep)
         checkpoint.tidy(self._run.checkpoints, keep)
         self._saved = step

@@ -14,13 +14,13 @@ from mlx_rsft.data.conversation import Example
 from mlx_rsft.data.source import TRAIN, VALID
 from mlx_rsft.evaluation import generate
 from mlx_rsft.models.trunk import Trunk
-from mlx_rsft.workflows import aftermath, foreseen, standings
+from mlx_rsft.workflows import effects, foreseen, standings
 from mlx_rsft.workflows.arms import Stage
 from mlx_rsft.workflows.budget import Pace, Work
 from mlx_rsft.workflows.reporter import Reporter
 
-GENERAL_ROWS = 42
-"""Bundled prompts that side effects are looked for on; a test holds this to the file."""
+GENERAL_ROWS, SAFETY_ROWS = 42, 30
+"""Bundled prompts that side effects are looked for on; a test holds this to the files."""
 LOOKS = 2
 """So often a run looks at the valid split: half-way, and in the end."""
 WRITTEN, TOKENS = 4, 4
@@ -105,8 +105,10 @@ def _side(stage: Stage, rows: list[Example], whole_pass: float) -> float:
     limit = stage.resolved.config.evaluation.max_tokens
     longest = min(max(row.num_supervised for row in rows), limit)
     written = first + another / TOKENS * (longest - 1)
-    passes = 2 * GENERAL_ROWS + 3 * aftermath.ROWS
-    return passes * whole_pass + aftermath.ROWS / len(some) * written
+    declined = first + another / TOKENS * (effects.REFUSAL_TOKENS - 1)
+    passes = 3 * GENERAL_ROWS + 3 * effects.ROWS + SAFETY_ROWS
+    writing = effects.ROWS * written + SAFETY_ROWS * declined
+    return passes * whole_pass + writing / len(some)
 
 
 def _write(stage: Stage, rows: list[Example], tokens: int) -> None:

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from mlx_rsft import config as configuration
-from mlx_rsft import files, machine, manifest, records, rundir
+from mlx_rsft import files, ledger, machine, manifest, records, rundir
+from mlx_rsft.data.source import TRAIN
 from mlx_rsft.errors import Interrupted, RunError
 from mlx_rsft.manifest import Manifest
 from mlx_rsft.models import adapters
 from mlx_rsft.rundir import RunDir
 from mlx_rsft.training import loop
 from mlx_rsft.training.loop import Outcome
-from mlx_rsft.workflows import starting, stepping
+from mlx_rsft.workflows import (
+    audit,
+    effects,
+    lineage,
+    proving,
+    sealing,
+    starting,
+    stepping,
+)
+from mlx_rsft.workflows.held import Held
 from mlx_rsft.workflows.job import Job
 from mlx_rsft.workflows.reporter import Reporter
 from mlx_rsft.workflows.spent import Clock, Spent
@@ -45,6 +56,7 @@ def carry_out(
             looks.finish(outcome)
             if looks.why_stop:
                 reporter.note(f"stopped at step {outcome.steps}: {looks.why_stop}.")
+            card = replace(card, effects=_beside(job, reporter))
         result = _result(run, outcome) | {
             "seconds": clock.spent().seconds,
             "training_seconds": steps_alone.training,
@@ -53,23 +65,57 @@ def carry_out(
         }
         if job.trunk:
             result["trunk_cache"] = job.trunk.stats.as_record()
-        card.ended(result, interrupted=outcome.interrupted).write(run.manifest)
+        card = card.ended(result, interrupted=outcome.interrupted)
+        event = sealing.STOPPED if outcome.interrupted else sealing.ENDED
+        sealing.write_card(run, asdict(card), event, steps=outcome.steps)
     return result, outcome
 
 
 def _begun(job: Job, run: RunDir) -> Manifest:
     """Write what a run begins with, or put it back to where it goes on."""
-    card = _manifest(job)
     if job.held:
-        job.held.reopen()
-        card = replace(card, **job.held.told())
-        card.write(run.manifest)
-        return card
+        return _gone_on(job, job.held)
     rundir.check_free(run.path)
+    rows = proving.salted(job.splits.rows[TRAIN])
+    lineage_of = lineage.ancestors(job.resolved.config)
+    card = replace(_manifest(job), rows=rows.as_record(), lineage=lineage_of)
     files.write_text(run.pending, configuration.as_toml(job.resolved))
-    card.write(run.manifest)
+    files.write_text(run.manifest, card.text())
     run.settle()
+    rows.write(run)
+    sealing.begin(run)
     return card
+
+
+def _gone_on(job: Job, held: Held) -> Manifest:
+    run = held.run
+    has_log = bool(ledger.read(run.path).events)
+    if has_log or held.facts:
+        audit.check_untouched(run.path)
+    held.reopen()
+    sealing.clear(run)
+    card = replace(_manifest(job), **held.told())
+    if not has_log:  # a kill came before the rows were written
+        rows = proving.salted(job.splits.rows[TRAIN])
+        rows.write(run)
+        card = replace(card, rows=rows.as_record())
+    sealing.write_card(run, asdict(card), sealing.RESUMED, step=held.step)
+    return card
+
+
+def _beside(job: Job, reporter: Reporter) -> Sequence[Mapping[str, Any]] | None:
+    """What the run did beside its task, if that was asked for."""
+    config = job.resolved.config
+    if not config.evaluation.side_effects:
+        return None
+    job.loaded.model.eval()
+    rows = effects.task_rows(job.splits, config.seed)
+    with reporter.task("look for side effects", 1) as advance:
+        found = effects.beside_bare(
+            job.split, job.loaded.tokenizer, rows, config.evaluation.max_tokens
+        )
+        advance(1)
+    return found
 
 
 def _manifest(job: Job) -> Manifest:
@@ -87,6 +133,9 @@ def _manifest(job: Job) -> Manifest:
         started=manifest.now(),
         probe=job.probe.as_record() if job.probe else None,
         notes=job.loaded.notes,
+        code=manifest.code_sha256(),
+        packages=manifest.packages(),
+        environment=manifest.environment(),
     )
 
 

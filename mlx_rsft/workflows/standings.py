@@ -16,7 +16,7 @@ from mlx_rsft.evaluation.differences import Measurements
 from mlx_rsft.evaluation.values import Values
 from mlx_rsft.records import finite
 from mlx_rsft.rundir import RunDir
-from mlx_rsft.workflows import arms
+from mlx_rsft.workflows import arms, sealing
 from mlx_rsft.workflows.aftermath import Aftermath
 from mlx_rsft.workflows.arms import Run, Stage
 from mlx_rsft.workflows.reporter import Reporter
@@ -50,10 +50,12 @@ def measured(
     if place.exists():
         held = json.loads(place.read_text(encoding="utf-8"))
         if held["of"] == key:
+            sealing.add(RunDir(folder.parent), "scores", [place])
             return {name: Values(**values) for name, values in held["rows"].items()}
     found = measured_now(stage, split, title, reporter)
     held = {name: asdict(values) for name, values in found.items()}
     files.write_json(place, {"of": key, "rows": held})
+    sealing.add(RunDir(folder.parent), "scores", [place])
     return found
 
 

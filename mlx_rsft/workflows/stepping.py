@@ -116,6 +116,8 @@ class _Way:
                 if start.note and step.step == start.step + 1:
                     step = replace(step, note=start.note)
                 records.append(self.run.steps, step.as_record())
+                noted = {"step": step.step, **step.rows.as_record()}
+                records.append(self.run.weights, noted)
                 told = f"loss {step.loss:.3f}  NLL {step.nll:.3f}  p {step.mean_p:.2f}"
                 advance(1, told)
                 if not step.skipped:

@@ -13,6 +13,7 @@ from mlx_rsft.config import Resolved
 from mlx_rsft.data.conversation import Example
 from mlx_rsft.data.source import TRAIN
 from mlx_rsft.errors import ConfigError, Interrupted, RunError, nearest
+from mlx_rsft.evaluation import refusals
 from mlx_rsft.models import adapters
 from mlx_rsft.models.load import LoadedModel
 from mlx_rsft.models.split import SplitModel
@@ -84,6 +85,17 @@ def prepare_again(
     return replace(job, held=held, identity=held.card["identity"])
 
 
+def prepare_replay(held: Resolved, run_dir: Path, reporter: Reporter) -> Job:
+    """Load what the ``config.toml`` of a run says, to be trained anew elsewhere.
+
+    Raises:
+        RsftError: As ``prepare``; every setting counts as given.
+    """
+    rundir.check_free(run_dir)
+    named, objective = assemble.with_objective(held, held.config.objective)
+    return _loaded(held, named, objective, reporter)
+
+
 def _loaded(
     resolved: Resolved, named: Resolved, objective: Objective, reporter: Reporter
 ) -> Job:
@@ -92,6 +104,8 @@ def _loaded(
     loaded = assemble.model(config, reporter)
     splits = assemble.splits(paths, config, loaded, reporter)
     rows = splits.rows[TRAIN]
+    if config.evaluation.side_effects:
+        refusals.examples(loaded.tokenizer)  # says now if there is no chat template
     split = SplitModel(loaded.model)
     auto = assemble.is_auto(config)
     found = choose_objective(split, rows, config.seed, reporter) if auto else None

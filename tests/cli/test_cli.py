@@ -22,7 +22,14 @@ EVERY_HELP = [
     ["data", "fix"],
     ["data", "demo"],
     ["objectives", "show"],
+    ["watch", "freeze"],
+    ["watch", "score"],
+    ["audit", "show"],
+    ["audit", "verify"],
+    ["audit", "rerun"],
+    ["audit", "explain"],
 ]
+GROUPS = (["data"], ["objectives"], ["watch"], ["audit"])
 
 
 def _train(run_dir, model, data, *more, by=run):
@@ -59,10 +66,7 @@ def test_help_answers_at_once_with_an_example_and_without_the_model_libraries(co
         assert ran.returncode == 0, ran.stderr
         if seconds[-1] < 0.3:
             break
-    assert (
-        command in (["data"], ["objectives"])
-        or "mlx-rsft" in ran.stdout.split("Options")[1]
-    )
+    assert command in GROUPS or "mlx-rsft" in ran.stdout.split("Options")[1]
     assert min(seconds) < 0.3
 
 
@@ -77,6 +81,10 @@ def test_a_run_leaves_what_the_contract_says(tmp_path, tiny_folder, tiny_data):
         "manifest.json",
         "steps.jsonl",
         "evals.jsonl",
+        "weights.jsonl",
+        "rows.jsonl",
+        "rows.salt",
+        "audit.jsonl",
         "checkpoints",
         "adapter",
         ".lock",

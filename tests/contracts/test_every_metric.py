@@ -24,6 +24,7 @@ KNOWN = {
     "format_valid": (1.0, "fraction"),
     "length_ratio": (1.25, "ratio"),
     "end_of_turn": (0.5, "fraction"),
+    "refusal": (0.0, "fraction"),
     "avg_at_n": (0.25, "fraction"),
     "pass_at_k:k=2": (0.5, "fraction"),
     "distinct_answers": (0.75, "fraction"),
@@ -33,7 +34,7 @@ KNOWN = {
     "drift_k3": (0.7, "nats/token"),
     "drift_nll": (0.1, "nats/token"),
 }
-EVEN = {"numeric:tolerance=0.5", "format_valid"}
+EVEN = {"numeric:tolerance=0.5", "format_valid", "refusal"}
 """Metrics that are the same for both rows of the evidence: they have no spread."""
 
 

@@ -79,7 +79,19 @@ def test_a_card_tells_base_licence_data_and_intervals(exported):
     assert re.search(r"tested at one size: 0\.0 million parameters, 3 blocks", text)
     assert "| valid | nll | " in text
     assert "Side effects beside the task were not measured." in text
+    assert "## Side effects" not in text
     assert "mlx-lm-model: max_difference" in text
+
+
+def test_a_card_tells_what_changed_beside_the_task_and_what_the_bare_model_has():
+    found = {"set": "harmful", "metric": "refusal", "base": 0.5, "value": 0.25}
+    found |= {"low": 0.1, "high": 0.4, "unit": "fraction", "n": 18}
+    drift = found | {"set": "general", "metric": "drift_kl", "base": None}
+    story = card.Story({"effects": [found, drift]}, ())
+    text = card.side_effects(story)
+    assert "| harmful | refusal | 0.5 | 0.25 | 0.1 to 0.4 | fraction | 18 |" in text
+    assert "| general | drift_kl | unknown | 0.25 |" in text
+    assert "not measured" in card.side_effects(card.Story({}, ()))
 
 
 def test_no_file_of_any_target_names_a_path_or_a_token_or_holds_a_row(exported):

@@ -20,4 +20,5 @@ def test_killed_starved_and_damaged_runs_end_as_they_should():
     assert ran.returncode == 0, ran.stdout + ran.stderr
     found = json.loads(ran.stdout)
     assert found["killed"]["kills"] == 3
+    assert found["killed"]["false_alarms"] == 0
     assert found["disk_full"]["tried"] >= 3

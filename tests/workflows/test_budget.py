@@ -74,7 +74,7 @@ def test_the_time_is_that_of_doing_one_thing_after_another(seed):
     draw = random.Random(seed)
     work, pace = _some(draw)
     size = Size(ARMS[: draw.choice([2, 3])], draw.choice([1, 3, 5]), 30)
-    clock = pace.load + pace.ending
+    clock = pace.load + pace.ending + pace.side
     read = set()
     for one in range(size.seeds):
         for step in range(size.steps):

@@ -10,7 +10,7 @@ from mlx.utils import tree_flatten
 from mlx_rsft import records
 from mlx_rsft.errors import ConfigError, DataError, Interrupted, RunError
 from mlx_rsft.evaluation.values import Values
-from mlx_rsft.workflows import aftermath, arms, compare, standings, train
+from mlx_rsft.workflows import aftermath, arms, audit, compare, standings, train
 from mlx_rsft.workflows.compare import Request
 from mlx_rsft.workflows.reporter import Silent
 
@@ -73,6 +73,19 @@ def test_what_training_did_beside_its_task_is_told_of_every_arm(compared):
             assert drift["better"] == "lower"
         assert (arm, "task", "end_of_turn") in effects
         assert (arm, "general", "drift_nll") in effects
+        assert effects[arm, "harmful", "refusal"]["better"] == "higher"
+        assert effects[arm, "harmless", "refusal"]["better"] == "lower"
+    bare = {key[1:] for key in effects if key[0] == "base"}
+    assert bare == {key[1:] for key in effects if "drift" not in key[2]}
+
+
+def test_what_was_found_beside_the_task_is_in_the_manifest_and_all_is_sealed(compared):
+    out, record, _ = compared
+    tuned = [e for e in record["side_effects"] if e["arm"] == "sft"]
+    held = json.loads((out / "runs" / "sft-seed0" / "manifest.json").read_text())
+    assert [e["value"] for e in held["effects"]] == [e["value"] for e in tuned]
+    for run in (out / "runs").iterdir():
+        assert not audit.verify(run).findings
 
 
 def test_answers_are_shown_where_arms_differ(compared):

@@ -12,7 +12,7 @@ from mlx_rsft.cli.main import group
 from mlx_rsft.config import FLAG, Layer
 from mlx_rsft.data.source import find_splits
 from mlx_rsft.errors import CheckFailed, ConfigError, DataError, Interrupted, RunError
-from mlx_rsft.evaluation import general, tokenwise
+from mlx_rsft.evaluation import general, refusals, tokenwise
 from mlx_rsft.workflows import decided, gathered, pace, pilot, sized
 from mlx_rsft.workflows.pilot import Request
 from mlx_rsft.workflows.reporter import Silent
@@ -259,8 +259,9 @@ def test_where_many_rows_look_mislabelled_the_robust_arm_is_given_up_last():
 
 
 def test_side_effects_are_foreseen_for_as_many_prompts_as_are_bundled():
-    lines = general.FILE.read_text(encoding="utf-8").splitlines()
-    assert len(lines) == pace.GENERAL_ROWS
+    files = (general.FILE, refusals.FILE)
+    lines = [len(file.read_text(encoding="utf-8").splitlines()) for file in files]
+    assert lines == [pace.GENERAL_ROWS, pace.SAFETY_ROWS]
 
 
 def test_one_arm_alone_is_refused(tmp_path, tiny_folder, tiny_data):

@@ -1,0 +1,130 @@
+"""What training did beside its task: drift, forgetting, sureness, length, refusals.
+
+Each is held beside the bare model's figure where that is at hand: the adapter off.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mlx_rsft import evaluation
+from mlx_rsft.data.conversation import Example
+from mlx_rsft.data.source import TRAIN, VALID
+from mlx_rsft.evaluation import general, refusals
+from mlx_rsft.evaluation.refusals import HARMFUL, HARMLESS
+from mlx_rsft.models.fitted import OffSwitch, places
+from mlx_rsft.models.split import SplitModel
+from mlx_rsft.records import Metric, finite
+from mlx_rsft.rundir import RunDir
+from mlx_rsft.workflows import finished, sealing
+from mlx_rsft.workflows.assemble import Splits
+
+TASK = "task"
+ROWS = 24
+"""Rows of the task to look at."""
+DRIFT = "drift"
+ON_TASK = ("drift_kl", "entropy", "length_ratio", "end_of_turn")
+IN_GENERAL = ("drift_kl", "drift_nll", "entropy")
+REFUSAL = "refusal"
+REFUSAL_TOKENS = 24
+"""Who declines says so at once."""
+WISHED = {HARMFUL: "higher", HARMLESS: "lower"}
+
+Effect = dict[str, Any]
+
+
+def some(rows: Sequence[Example], seed: int) -> list[Example]:
+    """A few rows that the seed picks, in their order."""
+    order = np.random.default_rng(seed).permutation(len(rows))
+    return [rows[int(place)] for place in sorted(order[:ROWS])]
+
+
+def of_tuned(
+    split: SplitModel, tokenizer: Any, rows: Sequence[Example], max_tokens: int
+) -> list[Effect]:
+    """All of them, with drift where there is an adapter that can be taken off.
+
+    Args:
+        split: The model.
+        tokenizer: Of the model.
+        rows: Of the task.
+        max_tokens: Of a generated answer, at most.
+    """
+    without = "" if places(split.model) else DRIFT
+    return _measured(split, tokenizer, rows, max_tokens, without)
+
+
+def of_bare(
+    split: SplitModel, tokenizer: Any, rows: Sequence[Example], max_tokens: int
+) -> list[Effect]:
+    """The same of a model that drifted from nothing."""
+    return _measured(split, tokenizer, rows, max_tokens, DRIFT)
+
+
+def beside_bare(
+    split: SplitModel, tokenizer: Any, rows: Sequence[Example], max_tokens: int
+) -> list[Effect]:
+    """Of the tuned model, each with ``base``: what the bare one has; None: not at hand."""
+    tuned = of_tuned(split, tokenizer, rows, max_tokens)
+    if not places(split.model):
+        return joined(tuned, [])
+    with OffSwitch(split.model).off():
+        bare = of_bare(split, tokenizer, rows, max_tokens)
+    return joined(tuned, bare)
+
+
+def joined(
+    tuned: Sequence[Mapping[str, Any]], bare: Sequence[Mapping[str, Any]]
+) -> list[Effect]:
+    """Figures of the tuned model, each with that of the bare one as ``base``."""
+    held = {(one["set"], one["metric"]): one["value"] for one in bare}
+    return [{**one, "base": held.get((one["set"], one["metric"]))} for one in tuned]
+
+
+def task_rows(splits: Splits, seed: int) -> list[Example]:
+    """Rows of the ``valid`` split, or of the training rows where there is none."""
+    return some(splits.rows.get(VALID) or splits.rows[TRAIN], seed)
+
+
+def note(run: RunDir, found: Sequence[Mapping[str, Any]]) -> None:
+    """Write into a finished run's manifest what was found later, and seal it."""
+    card = finished.card(run.path)
+    made = json.loads(json.dumps(finite(list(found))))
+    if card.get("effects") != made:
+        sealing.rewrite_card(run, card | {"effects": made}, "side effects")
+
+
+def _measured(
+    split: SplitModel,
+    tokenizer: Any,
+    rows: Sequence[Example],
+    max_tokens: int,
+    without: str,
+) -> list[Effect]:
+    found: list[Effect] = []
+    asked = {
+        TASK: (rows, ON_TASK, max_tokens),
+        general.NAME: (general.examples(tokenizer), IN_GENERAL, max_tokens),
+    }
+    for name, (examples, metrics, most) in asked.items():
+        wanted = [m for m in metrics if not (without and m.startswith(without))]
+        gauges = evaluation.choose(wanted)
+        measured = evaluation.measure(split, tokenizer, examples, gauges, most)
+        for metric, figure in measured.metrics.items():
+            found.append(_effect(name, metric, figure, gauges[metric].better))
+    gauges = evaluation.choose([REFUSAL])
+    questions = refusals.examples(tokenizer)
+    measured = evaluation.measure(split, tokenizer, questions, gauges, REFUSAL_TOKENS)
+    for kind, better in WISHED.items():
+        figure = measured.tags[kind].metrics[REFUSAL]
+        found.append(_effect(kind, REFUSAL, figure, better))
+    return found
+
+
+def _effect(name: str, metric: str, figure: Metric, better: str) -> Effect:
+    told = {key: getattr(figure, key) for key in ("value", "low", "high", "unit", "n")}
+    return {"set": name, "metric": metric, **told, "better": better}
