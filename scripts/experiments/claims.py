@@ -6,6 +6,7 @@ Shapes: S seeds, N rows.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -31,6 +32,7 @@ class Claim:
 
     Attributes:
         says: In words.
+        split: As ``compare`` names it, without ``test_``.
         weights: By arm, what its mean counts.
         above: The sum is claimed to be larger than this.
     """
@@ -61,7 +63,6 @@ class Found:
     high: float
     n: int
     seeds: int
-    spread: float
     p_value: float
     p_adjusted: float
     mcnemar: Sequence[float]
@@ -94,7 +95,6 @@ def _single(claim: Claim, reached: Reached) -> Found:
         apart.high + claim.above,
         apart.n,
         apart.seeds,
-        apart.spread,
         p_value=half if apart.value > 0 else 1 - half,
         p_adjusted=1.0,
         mcnemar=[stats.mcnemar(*seed) for seed in zip(*parts.values(), strict=True)]
@@ -112,9 +112,11 @@ def _decided(found: Found, p_adjusted: float) -> Found:
         return replace(found, verdict=SUPPORTED)
     if found.high < found.claim.above:
         return replace(found, verdict=AGAINST)
-    if not beyond or not found.spread:
+    if not beyond:
         return found
-    needed = stats.rows_needed(beyond, found.spread)
+    # The interval knows of seeds too, of which the spread over rows does not.
+    stderr = (found.high - found.low) / (2 * stats.Z95)
+    needed = stats.rows_needed(beyond, stderr * math.sqrt(found.n))
     return replace(found, needs=max(found.n + 1, needed))
 
 

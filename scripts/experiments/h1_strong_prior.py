@@ -18,7 +18,7 @@ EXPERIMENT = Experiment(
     arms=("sft", "dft", "dft:floor=0.1"),
     steps={"T0": 40, "T1": 30, "T2": 120},
     claims=(
-        Claim("DFT - SFT, other keys", "exact_match", "test_other_keys", LESS, HARM),
-        Claim("DFT - SFT, reworded", "exact_match", "test_reworded", LESS, HARM),
+        Claim("DFT - SFT, other keys", "exact_match", "other_keys", LESS, HARM),
+        Claim("DFT - SFT, reworded", "exact_match", "reworded", LESS, HARM),
     ),
 )

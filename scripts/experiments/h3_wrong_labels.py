@@ -16,7 +16,7 @@ EXPERIMENT = Experiment(
         Claim(
             "SFT - DFT, wrong labels learned",
             "exact_match",
-            "test_wrong_labels",
+            "wrong_labels",
             {"sft": 1.0, "dft": -1.0},
         ),
         Claim("DFT - SFT, clean", "exact_match", "test", {"dft": 1.0, "sft": -1.0}),

@@ -18,8 +18,8 @@ EXPERIMENT = replace(
     question="How far does each objective move the model, on the task and elsewhere?",
     claims=(
         Claim("KL, DFT - SFT, task", "drift_kl", "test", FURTHER),
-        Claim("KL, DFT - SFT, elsewhere", "drift_kl", "test_elsewhere", FURTHER),
+        Claim("KL, DFT - SFT, elsewhere", "drift_kl", "elsewhere", FURTHER),
         Claim("KL, SFT - anchored DFT, task", "drift_kl", "test", HELD),
-        Claim("KL, SFT - anchored DFT, elsewhere", "drift_kl", "test_elsewhere", HELD),
+        Claim("KL, SFT - anchored DFT, elsewhere", "drift_kl", "elsewhere", HELD),
     ),
 )

@@ -18,7 +18,7 @@ import json
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +26,13 @@ import claims as claiming
 import estimate
 import experiment
 import showing
-from maintnorm_tokens import Counts, aligned, counts
+from maintnorm_tokens import FIGURES, Counts, aligned, counts
 
 from mlx_rsft import config as configuration
 from mlx_rsft import files
 from mlx_rsft.cli.console import TerminalReporter
 from mlx_rsft.config import FLAG, Layer, Resolved
 from mlx_rsft.errors import DataError, RsftError
-from mlx_rsft.evaluation.values import Values
 from mlx_rsft.objectives import build
 from mlx_rsft.workflows import answering
 from mlx_rsft.workflows.answering import Job
@@ -54,12 +53,13 @@ SETTINGS: dict[str, object] = {
     "evaluation.metrics": ["exact_match", "nll"],
     "evaluation.max_tokens": 48,
 }
-TESTS = {"test": "a", "test_b": "b", "test_c": "c"}
+TESTS = {"test": "a", "b": "b", "c": "c"}
+"""The company that each test split is of."""
 
 
 def main() -> None:
     """Convert the source, or compare on what was converted."""
-    asked = _asked()
+    asked = read_arguments(sys.argv[1:])
     if asked.do == "convert":
         convert(asked.source, asked.rows)
     elif asked.do == "replace":
@@ -72,7 +72,8 @@ def main() -> None:
         print("\n".join(compared(asked)))
 
 
-def _asked() -> argparse.Namespace:
+def read_arguments(words: Iterable[str]) -> argparse.Namespace:
+    """What the command line asks for."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -93,7 +94,7 @@ def _asked() -> argparse.Namespace:
     comparing.add_argument("--model", default="demo")
     comparing.add_argument("--arm", action="append", help="instead of the usual ones")
     comparing.add_argument("--estimate", action="store_true", help="time a step only")
-    return parser.parse_args()
+    return parser.parse_args(list(words))
 
 
 def convert(source: Path, rows: Path) -> None:
@@ -134,13 +135,18 @@ def gathered(asked: argparse.Namespace) -> Path:
     if folder.exists():
         return folder
     wanted = {"train": ("train_a", asked.train), "valid": ("valid_a", 100)}
-    wanted |= {split: (f"test_{name}", asked.tests) for split, name in TESTS.items()}
+    wanted |= {file(split): (f"test_{of}", asked.tests) for split, of in TESTS.items()}
     with files.new_folder(folder) as scratch:
         for split, (name, most) in wanted.items():
             text = (asked.rows / f"{name}.jsonl").read_text(encoding="utf-8")
             lines = text.splitlines(keepends=True)[:most]
             files.write_text(scratch / f"{split}.jsonl", "".join(lines))
     return folder
+
+
+def file(split: str) -> str:
+    """The name of a test split's file, without its ending."""
+    return split if split == "test" else f"test_{split}"
 
 
 def settings(asked: argparse.Namespace, folder: Path) -> Resolved:
@@ -213,7 +219,7 @@ def _add_tokens(
 ) -> None:
     """Precision, recall and error reduction of one arm, from what its runs write."""
     for split in TESTS:
-        asked = Path(resolved.config.data.source) / f"{split}.jsonl"
+        asked = Path(resolved.config.data.source) / f"{file(split)}.jsonl"
         notes = _read(asked)
         seeds: list[list[Counts]] = []
         for run in runs:
@@ -234,26 +240,6 @@ def _read(place: Path) -> list[dict[str, Any]]:
 
 def _counted(note: dict[str, Any], written: str) -> Counts:
     return counts(" ".join(_words(note)), note["completion"], written)
-
-
-def _precision(held: Sequence[Counts]) -> Values:
-    return Values([c.right for c in held], [c.right + c.unasked for c in held])
-
-
-def _recall(held: Sequence[Counts]) -> Values:
-    return Values([c.right for c in held], [c.right + c.missed for c in held])
-
-
-def _reduction(held: Sequence[Counts]) -> Values:
-    asked = [c.right + c.missed for c in held]
-    return Values([c.right - c.unasked for c in held], asked)
-
-
-FIGURES = {
-    "precision": _precision,
-    "recall": _recall,
-    "error reduction": _reduction,
-}
 
 
 def replaced(rows: Path) -> list[str]:

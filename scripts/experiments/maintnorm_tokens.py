@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 from functools import cache
 
+from mlx_rsft.evaluation.values import Values
+
 MOST_WORDS = 5
 """A raw word stands for so many at most, such as ``fuseholderandrelaybase``."""
 MASKS = ("<id>", "<num>", "<date>", "<sensitive>")
@@ -103,3 +105,23 @@ def _cost(word: str, stands: tuple[str, ...]) -> float:
 def _is_within(letters: str, whole: str) -> bool:
     rest = iter(whole)
     return bool(letters) and all(letter in rest for letter in letters)
+
+
+def _precision(held: Sequence[Counts]) -> Values:
+    return Values([c.right for c in held], [c.right + c.unasked for c in held])
+
+
+def _recall(held: Sequence[Counts]) -> Values:
+    return Values([c.right for c in held], [c.right + c.missed for c in held])
+
+
+def _reduction(held: Sequence[Counts]) -> Values:
+    asked = [c.right + c.missed for c in held]
+    return Values([c.right - c.unasked for c in held], asked)
+
+
+FIGURES = {
+    "precision": _precision,
+    "recall": _recall,
+    "error reduction": _reduction,
+}

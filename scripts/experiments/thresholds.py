@@ -27,7 +27,7 @@ CUTS = {
     "WEAK": (choose.WEAK, "power:alpha=0.25"),
 }
 """The cut-offs, and the arm of the experiments that is likest to what begins there."""
-BESIDE = ("test_wrong_labels", "test_elsewhere")
+BESIDE = ("wrong_labels", "elsewhere")
 """Splits on which more exact matches are not better."""
 
 

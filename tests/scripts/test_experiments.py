@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from mlx_rsft import testing
 from mlx_rsft.evaluation.values import Values
 
 ROOT = Path(__file__).parents[2]
@@ -28,7 +29,7 @@ def load(monkeypatch):
             del sys.modules[name]
 
 
-@pytest.mark.parametrize("name", ["H7", "time"])
+@pytest.mark.parametrize("name", ["H7", "time", "H1"])
 def test_results_prints_what_is_found_today(load, tmp_path, name):
     # The others of T0 take minutes: ./scripts/experiments/run T0 --check RESULTS.md.
     run = load("run")
@@ -169,6 +170,29 @@ def test_the_source_of_the_notes_is_converted_word_by_word(load, tmp_path):
     assert len(lines) == 2
 
 
+def test_notes_are_compared_from_the_source_to_the_table(load, tmp_path):
+    maintnorm = load("maintnorm")
+    for company in "abc":
+        for split in ("train", "val", "test"):
+            place = tmp_path / "data" / f"company_{company}" / f"{split}.norm"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            notes = [f"Q{n}\t<id>\nmtr\tmotor\nOK\tOK\n" for n in range(6)]
+            place.write_text("\n".join(notes))
+    model = testing.write_tiny_model(tmp_path / "model", num_hidden_layers=8)
+    rows, out = tmp_path / "rows", tmp_path / "out"
+    maintnorm.convert(tmp_path / "data", rows)
+    words = ["compare", rows, "--out", out, "--train", 6, "--tests", 4, "--steps", 2]
+    words += ["--seeds", 1, "--model", model, "--arm", "sft"]
+    lines = maintnorm.compared(maintnorm.read_arguments(map(str, words)))
+    found = json.loads((out / "found.json").read_text())
+    assert set(found["means"]) == {"sft", "sft at a fifth of the rate"}
+    for splits in found["means"].values():
+        assert set(splits) == {"test", "b", "c"}
+        assert {"exact_match", "recall", "error reduction"} <= set(splits["b"])
+    assert any("sft at a fifth of the rate - sft, c" in line for line in lines)
+    assert len(found["against"]) == 3
+
+
 def test_a_cut_off_is_refuted_by_what_is_worse_above_and_better_below(load):
     thresholds = load("thresholds")
 
@@ -180,6 +204,21 @@ def test_a_cut_off_is_refuted_by_what_is_worse_above_and_better_below(load):
     assert thresholds.allowed([worse, unknown, better]) == "0.20 to 0.80"
     assert thresholds.allowed([unknown]).startswith("any")
     assert thresholds.allowed([point(0.9, -0.3, -0.1), better]).startswith("none")
+
+
+def test_claims_speak_of_arms_splits_and_metrics_that_are_there(load):
+    run = load("run")
+    for name, made in run.EXPERIMENTS.items():
+        for size in run.TIERS:
+            for tier in run.tiers.of(size, name):
+                rows = made.task(tier.world, tier.train, tier.tests)
+                there = {split.removeprefix("test_") for split in rows}
+                assert all(rows.values())
+                assert {claim.split for claim in made.claims} <= there
+        for claim in made.claims:
+            assert set(claim.weights) <= set(made.arms)
+            assert claim.metric in (*made.metrics, "log steps")
+        assert "sft" in made.arms
 
 
 def test_every_experiment_is_in_the_help_and_a_wrong_name_is_refused():
