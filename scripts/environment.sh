@@ -13,10 +13,13 @@
 set -eu
 
 # macOS has readlink -f since 12.3, and mlx needs a newer one.
-scripts=$(dirname "$(readlink -f "$0")")
+self=$(readlink -f "$0")
+scripts=$(dirname "$self")
+# A program may lie in a folder below.
+while [ ! -f "$scripts/environment.sh" ]; do scripts=$(dirname "$scripts"); done
 root=$(dirname "$scripts")
 venv=$root/.venv
-program=./scripts/$(basename "$0")
+program=.${self#"$root"}
 
 say() { printf '%s\n' "$*" >&2; }
 fail() { say "$program: $*"; exit 2; }

@@ -27,6 +27,12 @@ def test_programs_work_from_any_folder_and_through_a_link(clone, tmp_path):
     assert clone.done() == ["venv", "pip [cpu,test]", clone.tests]
 
 
+def test_a_program_in_a_folder_below_finds_the_same_environment(clone, tmp_path):
+    clone.run("scripts/experiments/run", cwd=tmp_path)
+    assert clone.done() == ["venv", "pip [cpu]"]
+    assert (clone.root / ".venv" / "made-for").exists()
+
+
 def test_extras_add_up_and_are_installed_once(clone):
     for name in ("test", "check"):
         clone.run(f"scripts/{name}")

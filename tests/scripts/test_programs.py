@@ -10,6 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 SHELL_FILES = ["scripts/environment.sh", "scripts/quickstart", "scripts/test"]
 SHELL_FILES += ["scripts/check", "scripts/bench", "scripts/roofline", "scripts/faults"]
+SHELL_FILES += ["scripts/experiments/run"]
 SHELL_FILES += [".ci/run", ".ci/browser"]
 
 
