@@ -56,6 +56,9 @@ def main() -> None:
     parser.add_argument("--count", type=int, help="alterations, or re-trainings")
     parser.add_argument("--references", type=int, default=5)
     parser.add_argument("--steps", type=int, default=20, help="of the demo run")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of watch: rows, re-trainings"
+    )
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         print(json.dumps(PARTS[chosen.part](Path(folder), chosen), indent=2))
@@ -101,23 +104,24 @@ def _rerun(root: Path, chosen: argparse.Namespace) -> dict[str, Any]:
 
 
 def _watch(root: Path, chosen: argparse.Namespace) -> dict[str, Any]:
-    model = testing.write_tiny_model(root / "model")
-    data = _colours(root / "data")
+    model = testing.write_tiny_model(root / "model", chosen.seed)
+    data = _colours(root / "data", seed=chosen.seed)
     place = root / "watched"
     suite.freeze(_resolved({"data.source": str(data)}), place, {}, {})
-    for seed in range(chosen.references):
+    first = 10_000 * chosen.seed
+    for seed in range(first, first + chosen.references):
         _score(root, place, data, seed, "joins")
     held = (place / suite.HISTORY).read_bytes()
     alarms: list[int] = []
     count = chosen.count or 100
-    for seed in range(1000, 1000 + count):
+    for seed in range(first + 1000, first + 1000 + count):
         entry = _score(root, place, data, seed, "")
         if entry["verdict"] == watch.REGRESSION:
             alarms.append(seed)
         (place / suite.HISTORY).write_bytes(held)
     told = watch.read_history(place)
-    wrong = _colours(root / "wrong", shift=1)
-    planted = _score(root, place, wrong, 1000, "")
+    wrong = _colours(root / "wrong", shift=1, seed=chosen.seed)
+    planted = _score(root, place, wrong, first + 1000, "")
     return {
         "references": chosen.references,
         "of_references": [_figures(entry) for entry in told],
@@ -183,11 +187,11 @@ def _score(root: Path, place: Path, data: Path, seed: int, kind: str) -> dict[st
     return watch.score(place, settings, request, Silent())
 
 
-def _colours(folder: Path, shift: int = 0) -> Path:
+def _colours(folder: Path, shift: int = 0, seed: int = 0) -> Path:
     """Rows that a tiny model can learn; ``shift`` turns every training label wrong."""
     folder.mkdir()
     words, said = list(ANSWERS), list(ANSWERS.values())
-    chance = random.Random(0)
+    chance = random.Random(seed)
     for name, count, moved in (("train", TRAIN_ROWS, shift), ("test", ASKED_ROWS, 0)):
         lines: list[str] = []
         for _ in range(count):
