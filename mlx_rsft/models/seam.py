@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlx_rsft import lanes
+from mlx_rsft import machine
 from mlx_rsft.errors import ModelError
 from mlx_rsft.lanes import Job
 
@@ -107,10 +107,10 @@ def by_block(forward: Callable[[], mx.array]) -> Job[mx.array]:
     """A forward pass without a gradient, one block after another.
 
     Asked for the end alone, mlx would go through the blocks of one job and then through
-    those of the next, with one core at work. Where there is one job, nothing is changed.
+    those of the next, with one core at work. Where it is no CPU, nothing is changed.
     """
     global _noted
-    _noted = [] if lanes.count() > 1 else None
+    _noted = [] if machine.backend() == "cpu" else None
     try:
         states, made = forward(), _noted or []
     finally:

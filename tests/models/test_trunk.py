@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten
 
-from mlx_rsft import testing
+from mlx_rsft import lanes, testing
 from mlx_rsft.models.seam import TrunkStates
 from mlx_rsft.models.split import SplitModel
 from mlx_rsft.models.trunk import Trunk, why_not
@@ -58,6 +58,22 @@ def test_a_batch_on_kept_states_differs_by_rounding_only():
         # Of size 1; sums over other shapes round apart.
         assert mx.allclose(kept.values_BTD[real], below[real], atol=2e-6).item()
         assert mx.allclose(upon[real], plain[real], atol=5e-6).item()
+
+
+@pytest.mark.skipif(lanes.count() < 2, reason="a second core is needed")
+def test_rows_are_computed_at_once_and_block_by_block(monkeypatch):
+    asked, compute = [], mx.eval
+    monkeypatch.setattr(mx, "eval", lambda *some: (asked.append(some), compute(*some)))
+    trunk = Trunk(SplitModel(adapted()), 3, MemoryStore(PLENTY))
+    asked.clear()
+    trunk.states(ROWS[:2], WIDTH)
+    together = [some for some in asked if len(some[0]) == 2]
+    assert len(together) >= 3
+    assert all(
+        one.shape[1] == len(row)
+        for (some,) in together
+        for one, row in zip(some, ROWS[:2], strict=True)
+    )
 
 
 def test_gradients_of_a_batch_on_kept_states_are_those_of_the_plain_model():
