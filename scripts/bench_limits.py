@@ -6,11 +6,12 @@
 For each scenario of the file: the operations of matrix products that ours cannot do
 without, counted low (frozen blocks once, the head and most of the last block for learned
 positions alone, half of what attention compares, no padding), the time that they take at the
-highest rate measured here on their shapes, and the time that the target leaves: the
-peer's, divided by what was aimed at. Where the first is longer, no program that does
-these products on this machine reaches the target. Where whole processes are timed, what
-ours takes to start, load and check is added to the first, as it is and not as it could be. For memory: the weights alone, as both
-sides hold them, over the peer's peak.
+highest rate measured here on their shapes; the exponentials of the blocks' gates, one for each
+in every forward pass, at our rate of these, all cores at work; and the time that the target
+leaves: the peer's, divided by what was aimed at. Where the first two are longer, no program
+that does them so fast on this machine reaches the target. Where whole processes are timed,
+what ours takes to start, load and check is added, as it is and not as it could be. For
+memory: the weights alone, as both sides hold them, over the peer's peak.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ import bench_report
 import roofline
 from bench_work import SCENARIOS, Scenario
 
-from mlx_rsft.data.conversation import Example  # before mlx.core: a fast BLAS under it
+from mlx_rsft import exponential, lanes  # before mlx.core: a fast BLAS under it
+from mlx_rsft.data.conversation import Example
 from mlx_rsft.models.split import SplitModel
 from mlx_rsft.models.trimmed import ATTENTION, PROJECTION
 
@@ -41,10 +43,17 @@ REPEATS = 5
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """Multiplications and additions of the matrix products of a whole run."""
+    """What a whole run computes.
+
+    Attributes:
+        ours: Multiplications and additions of our matrix products.
+        peer: The same of the peer's.
+        gates: Exponentials of our gates.
+    """
 
     ours: float
     peer: float
+    gates: float
 
 
 def main() -> None:
@@ -66,13 +75,16 @@ def limits(name: str, work: Scenario, measured: dict[str, Any]) -> list[str]:
     rates = [
         roofline.rate(shape, at_once, REPEATS) for shape in roofline.matrices(split)
     ]
-    least = counted.ours / max(rates)
+    gates = exponentials_rate(at_once, inner_width(split.backbone["layers"][0]))
+    least = counted.ours / max(rates) + counted.gates / gates
     leaves: list[tuple[str, mx.array]] = tree_flatten(split.model.parameters())  # pyright: ignore
     held = sum(value.nbytes for _, value in leaves)
     lines = [
         f"({name}) {work.about}",
         f"  products: ours at least {counted.ours / 1e12:.2f} TFLOP, the peer "
         f"{counted.peer / 1e12:.2f}; best rate {max(rates) / 1e9:.0f} GFLOP/s",
+        f"  gates: at least {counted.gates / 1e6:.0f} million exponentials, at "
+        f"{gates / 1e6:.0f} million a second",
     ]
     for peer, pairs in measured["pairs"].items():
         lines += held_against(work, pairs, peer, least, held)
@@ -93,8 +105,8 @@ def held_against(
     beside = f" and loading as it is {loading:.1f} s" if whole else ""
     memory = "out of reach" if weights / peak > work.memory else "in reach"
     return [
-        f"  {peer}: {work.speed:g} times its speed leaves {left:.1f} s, the products "
-        f"alone take {least:.1f} s{beside}, at most {theirs / (least + loading):.1f} times: "
+        f"  {peer}: {work.speed:g} times its speed leaves {left:.1f} s, products and "
+        f"gates alone take {least:.1f} s{beside}, at most {theirs / (least + loading):.1f} times: "
         f"{speed}",
         f"  the weights alone are {weights / peak:.2f} of its peak, aimed at "
         f"{work.memory:g}: {memory}",
@@ -138,7 +150,32 @@ def count(split: SplitModel, rows: list[Example], work: Scenario) -> Counted:
     ) * tokens
     peer = 2.0 * (below + 2 * above + 2 * head) * tokens
     frozen = 2.0 * below * tokens + attention * first
-    return Counted(frozen + passes * trained, passes * peer)
+    gates = float(tokens * inner_width(blocks[0]) * (first + passes * len(between)))
+    return Counted(frozen + passes * trained, passes * peer, gates)
+
+
+def inner_width(block: nn.Module) -> int:
+    """How many gates a block has: the widest of its matrices' inputs."""
+    return max(
+        module.weight.shape[1]
+        for _, module in block.named_modules()
+        if isinstance(module, nn.Linear)
+    )
+
+
+def exponentials_rate(num_rows: int, width: int) -> float:
+    """Exponentials per second, a part of the rows on each core."""
+    parts = lanes.count()
+    values = mx.random.normal((parts, num_rows // parts, width))
+    mx.eval(values)
+
+    def part(number: int) -> lanes.Job[None]:
+        yield [exponential.exp(values[number])]
+
+    def run() -> None:
+        lanes.together([part(number) for number in range(parts)])
+
+    return values.size / roofline.seconds(run, REPEATS)
 
 
 def factors(block: nn.Module) -> int:
