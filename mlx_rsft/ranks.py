@@ -8,11 +8,13 @@ tells when a peer is gone, but not when it stands still, and JACCL tells neither
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
+import signal
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from itertools import accumulate
 from typing import NoReturn
 
@@ -27,6 +29,8 @@ STEP_SECONDS = 600.0
 """Within so long, and ten times what a rank took itself, the others are done, too."""
 ASIDE_SECONDS = 86_400.0
 """So long may one rank do what the others do not: fetch a model, look at splits, save."""
+CONNECT_SECONDS = 60.0
+"""Within so long all have to be there; those that call give up after 31."""
 CHUNK_BYTES = 1 << 26
 
 
@@ -63,7 +67,7 @@ class Ranks:
         if self.size == 1:
             return list(arrays)
         flat = mx.concatenate([one.reshape(-1).astype(mx.float32) for one in arrays])
-        total = self._sum(flat, _patience() + 10 * (time.monotonic() - self._last))
+        total = self._sum(flat, self._patience())
         ends = list(accumulate(one.size for one in arrays))[:-1]
         parts = zip(mx.split(total, ends), arrays, strict=True)
         return [part.reshape(one.shape).astype(one.dtype) for part, one in parts]
@@ -85,14 +89,17 @@ class Ranks:
         return [one.astype(like.dtype) for one, like in whole]
 
     def any_of(self, *facts: bool) -> list[bool]:
-        """Of each fact whether it holds on any rank; waits for who is busy aside.
+        """Of each fact whether it holds on any rank, asked between two steps.
+
+        There rank 0 has more to do than the others, and they wait for it.
 
         Raises:
-            RankLost: If another rank is gone.
+            RankLost: As ``summed``.
         """
         if self.size == 1:
             return list(facts)
-        held = self._sum(mx.array([float(fact) for fact in facts]), ASIDE_SECONDS)
+        seconds = self._patience() if self.leads else ASIDE_SECONDS
+        held = self._sum(mx.array([float(fact) for fact in facts]), seconds)
         return [count > 0 for count in held.tolist()]  # pyright: ignore
 
     def told(self, said: bytes = b"", by: int = 0) -> bytes:
@@ -116,6 +123,11 @@ class Ranks:
             heard.append(bytes(np.array(self._sum(mx.array(part), ASIDE_SECONDS))))
         return b"".join(heard)
 
+    def _patience(self) -> float:
+        """Seconds to wait for ranks that do as much as this one has done by now."""
+        least = float(os.environ.get("MLX_RSFT_PATIENCE", STEP_SECONDS))
+        return least + 10 * (time.monotonic() - self._last)
+
     def _sum(self, array: mx.array, seconds: float) -> mx.array:
         mx.eval(array)  # a GPU has to be done before the CPU sends its result
         done = threading.Event()
@@ -129,7 +141,7 @@ class Ranks:
             done.set()
 
         try:
-            total = mx.distributed.all_sum(array, stream=mx.cpu)
+            total = mx.distributed.all_sum(array, stream=_stream())
             mx.async_eval(total)
         except RuntimeError as problem:
             self._lost(str(problem))
@@ -143,7 +155,7 @@ class Ranks:
 
     def _lost(self, reason: str) -> NoReturn:
         who = f"Rank {1 - self.rank}" if self.size == 2 else "Another rank"
-        raise RankLost(f"{who} is lost: {reason}.", hint="Its own message says why.")
+        raise RankLost(f"{who} is lost: {reason}.", hint="See what it says.")
 
 
 ALONE = Ranks()
@@ -165,7 +177,8 @@ def here() -> Ranks:
             hint=f"Launch with --backend {BACKENDS[0]}.",
         )
     try:
-        group = mx.distributed.init(strict=True, backend=backend)
+        with _woken_after(CONNECT_SECONDS):
+            group = mx.distributed.init(strict=True, backend=backend)
     except (RuntimeError, ValueError) as problem:
         raise MachineError(
             f"The ranks do not find each other ({problem}).",
@@ -175,5 +188,23 @@ def here() -> Ranks:
     return Ranks(group.rank(), group.size())
 
 
-def _patience() -> float:
-    return float(os.environ.get("MLX_RSFT_PATIENCE", STEP_SECONDS))
+@contextlib.contextmanager
+def _woken_after(seconds: float) -> Generator[None]:
+    """Let a signal end a wait that holds the interpreter: mlx takes it for a failure."""
+
+    def wake(number: int, frame: object) -> None:
+        del number, frame
+
+    before = signal.signal(signal.SIGALRM, wake)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@functools.cache
+def _stream() -> mx.Stream:
+    """One of its own, so that a sum that never comes does not hold up what is saved."""
+    return mx.new_stream(mx.Device(mx.cpu))

@@ -33,8 +33,11 @@ from mlx_rsft.models import tensor_file
 from mlx_rsft.workflows import audit
 
 CUTS_OF_ONE_RUN = 6
-PATIENCE_SECONDS = 60.0
-"""Within so long the other ranks have to end where one was killed."""
+BY_THEMSELVES_SECONDS, WHEN_ASKED_SECONDS = 5.0, 30.0
+"""Within so long the other ranks end where one was killed.
+
+Before ranks are connected only what launched them can tell that one is gone.
+"""
 WRITERS = (
     (files, "write_text"),
     (files, "sync"),
@@ -91,7 +94,10 @@ def _killed(started: Sequence[int], chance: random.Random) -> tuple[bool, int]:
     was_killed = children.ended(victim) == -signal.SIGKILL
     left = 0
     for other in [child for child in started if child != victim]:
-        if children.ended_within(other, PATIENCE_SECONDS) is None:
+        if children.ended_within(other, BY_THEMSELVES_SECONDS) is not None:
+            continue
+        os.kill(other, signal.SIGTERM)
+        if children.ended_within(other, WHEN_ASKED_SECONDS) is None:
             os.kill(other, signal.SIGKILL)
             children.ended(other)
             left += 1
@@ -152,14 +158,15 @@ def _let_fail(number: int) -> None:
 
 def damages(bench: Bench, count: int, chance: random.Random) -> dict[str, Any]:
     """Flip a bit, cut a file short, or put that of another run in its place."""
-    cut = bench.folder / "damaged"
+    cut, foreign = bench.folder / "damaged", bench.folder / "foreign"
+    assert bench.go(foreign, "--seed", "1") == 0
     assert bench.go(cut, before=lambda: _let_fail(bench.steps * 3)) == 2
     shutil.copytree(bench.folder / "whole" / "adapter", cut / "adapter")
     taken: dict[str, int] = {}
     for number in range(count):
         target = TARGETS[number % len(TARGETS)]
         newest = max(path.name for path in (cut / "checkpoints").glob("step-*"))
-        other = _newest_of(bench.folder / "foreign", target)
+        other = _newest_of(foreign, target)
         file = cut / target.format(newest=newest)
         whole = file.read_bytes()
         file.write_bytes(_damaged(whole, other.read_bytes(), number, chance))

@@ -46,7 +46,6 @@ class Bench:
         began = time.perf_counter()
         assert self.go(folder / "whole") == 0, self.log.read_text()
         self.seconds = time.perf_counter() - began  # of which a part is starting
-        assert self.go(folder / "foreign", "--seed", "1") == 0
         self.wanted = outcome(folder / "whole")
 
     def _make(self) -> None:

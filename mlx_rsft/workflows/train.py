@@ -197,7 +197,7 @@ def train(job: Job, run_dir: Path, reporter: Reporter) -> dict[str, Any]:
         raise RunError(
             problem.message,
             where=str(run_dir),
-            hint="Its own message says why. To go on from the last checkpoint, launch "
+            hint="See what it says. To go on from the last checkpoint, launch all of "
             f"them again: mlx-rsft train --run-dir {run_dir} --resume",
         ) from None
     except OSError as problem:

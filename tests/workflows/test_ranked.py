@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from mlx_rsft import records
+from mlx_rsft.cli.main import main
 from mlx_rsft.training import checkpoint
 
 from .conftest import outcome
@@ -39,9 +40,9 @@ def data(place):
 def words(tiny_folder, data):
     """The words that train into a folder; of what is given twice, the last holds."""
 
-    def of(run, *more, steps=8):
+    def of(run, *more, steps=8, rank="--rank=2"):
         where = ["--model", str(tiny_folder), "--data", str(data)]
-        manner = ["--objective", "sft", "--layers", "last:1", "--rank", "2"]
+        manner = ["--objective", "sft", "--layers", "last:1", *([rank] if rank else [])]
         length = ["--steps", str(steps), "--batch-size", "5"]
         rate = ["--learning-rate", "0.02"]
         given = [*where, *manner, *length, *rate, *more]
@@ -54,13 +55,22 @@ def again(run, *more):
     return ["train", "--run-dir", str(run), "--resume", *more]
 
 
+def alone(words):
+    """What the command ends with in this process, as one rank."""
+    with pytest.raises(SystemExit) as end:
+        main(words)
+    return end.value.code
+
+
 @pytest.fixture(scope="module")
 def uncut(launched, words, place):
     """A run of two ranks that nothing happened to."""
-    run = place / "uncut"
-    ended = launched([words(run, "--eval-every", "3")] * 2)
+    run, other = place / "uncut", place / "never"
+    looking = ("--eval-every", "3")
+    ended = launched([words(run, *looking), words(other, *looking)])
     assert [code for code, _ in ended] == [0, 0], ended
     assert ended[1][1] == "", "rank 0 alone speaks"
+    assert not other.exists(), "rank 0 alone writes"
     return run
 
 
@@ -86,38 +96,21 @@ def _assert_alike(one, other):
         np.testing.assert_allclose(held[name], wanted[name], rtol=1e-3, atol=2e-4)
 
 
-def test_two_ranks_train_what_one_does(launched, words, uncut, place):
+def test_two_ranks_train_what_one_does(words, uncut, place):
     run = place / "alone"
-    assert launched([words(run, "--eval-every", "3")])[0][0] == 0
+    assert alone(words(run, "--eval-every", "3")) == 0
     _assert_alike(uncut, run)
     looks = [list(records.read_lines(one / "evals.jsonl")) for one in (uncut, run)]
     for a, b in zip(*looks, strict=True):
         assert (a["step"], a["metric"]) == (b["step"], b["metric"])
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [
-        ("--batch-size", "1"),
-        ("--method", "full", "--learning-rate", "1e-4"),
-        ("--objective", "talr:floor=0.1,anchor=k3", "--grad-checkpoint", "all"),
-    ],
-    ids=["fewer rows than ranks", "all weights", "weights of the whole step"],
-)
-def test_so_they_do_with(launched, words, place, kind, request):
-    name = request.node.callspec.id.replace(" ", "-")
-    alone, two = place / f"{name}-1", place / f"{name}-2"
-    assert launched([words(alone, *kind, steps=4)])[0][0] == 0
-    ended = launched([words(two, *kind, steps=4)] * 2)
-    assert [code for code, _ in ended] == [0, 0], ended
-    _assert_alike(two, alone)
-
-
-def test_rank_0_alone_writes(launched, words, place):
-    other = place / "never"
-    both = [words(place / "written"), words(other)]
-    assert [code for code, _ in launched(both)] == [0, 0]
-    assert not other.exists()
+def test_so_they_do_with_all_weights(launched, words, place):
+    one, two = place / "full-1", place / "full-2"
+    full = ("--method", "full", "--learning-rate", "1e-4", "--optimizer", "sgd")
+    assert alone(words(one, *full, rank="")) == 0
+    assert [code for code, _ in launched([words(two, *full, rank="")] * 2)] == [0, 0]
+    _assert_alike(two, one)
 
 
 def test_ranks_that_hold_other_things_are_told_so_before_anything_is_written(
@@ -145,39 +138,35 @@ def test_ranks_that_are_asked_for_other_things_are_told_so(launched, words, uncu
         assert "resume is True on rank 0 and False on rank 1" in said
 
 
-def test_a_run_goes_on_with_as_many_ranks_alone(launched, uncut):
-    ((code, said),) = launched([again(uncut, "--extend-to", "9")])
-    assert code == 2
+def test_a_run_goes_on_with_as_many_ranks_alone(uncut, capsys):
+    assert alone(again(uncut, "--extend-to", "9")) == 2
+    said = capsys.readouterr().err
     assert "begun by 2 ranks and is now gone on with by 1" in said
     assert "mlx.launch -n 2" in said
 
 
-@pytest.mark.parametrize("lost", [0, 1])
-def test_a_lost_rank_ends_the_others_and_the_run_goes_on(
-    launched, words, place, lost, whole
-):
-    run = place / f"lost-{lost}"
-    send = [lost, signal.SIGKILL, str(run / "steps.jsonl"), 4]
-    ended = launched([words(run, steps=400)] * 2, send=send)
-    assert ended[lost][0] == -signal.SIGKILL
-    code, said = ended[1 - lost]
-    assert code == 2
-    assert f"Rank {lost} is lost" in said
+def test_a_lost_rank_ends_the_other_and_the_run_goes_on(launched, words, place):
+    run, whole = place / "lost", place / "whole"
+    send = [1, signal.SIGKILL, str(run / "steps.jsonl"), 4]
+    (code, said), (killed, _) = launched([words(run, steps=40)] * 2, send=send)
+    assert (code, killed) == (2, -signal.SIGKILL)
+    assert "Rank 1 is lost" in said
+    assert f"mlx-rsft train --run-dir {run} --resume" in said
     assert "Traceback" not in said
-    if lost == 1:
-        newest = checkpoint.found(run / "checkpoints")[-1]
-        assert checkpoint.step_of(newest) >= 4, "the state so far is saved"
-        assert f"--run-dir {run} --resume" in said.replace("\n", " ")
-    assert [code for code, _ in launched([again(run)] * 2)] == [0, 0]
+    newest = checkpoint.found(run / "checkpoints")[-1]
+    assert checkpoint.step_of(newest) >= 4, "the state so far is saved"
+    for ended in (launched([again(run)] * 2), launched([words(whole, steps=40)] * 2)):
+        assert [code for code, _ in ended] == [0, 0]
     assert outcome(run) == outcome(whole)
 
 
-@pytest.fixture(scope="module")
-def whole(launched, words, place):
-    """A longer run of two ranks that nothing happened to."""
-    run = place / "whole"
-    assert [code for code, _ in launched([words(run, steps=400)] * 2)] == [0, 0]
-    return run
+def test_without_rank_0_the_other_ends_too(launched, words, place):
+    run = place / "leaderless"
+    send = [0, signal.SIGKILL, str(run / "steps.jsonl"), 4]
+    code, said = launched([words(run, steps=4000)] * 2, send=send)[1]
+    assert code == 2
+    assert "Rank 0 is lost" in said
+    assert "Traceback" not in said
 
 
 def test_a_rank_that_stands_still_is_not_waited_for_for_ever(launched, words, place):
@@ -191,16 +180,12 @@ def test_a_rank_that_stands_still_is_not_waited_for_for_ever(launched, words, pl
     assert checkpoint.read(checkpoint.found(run / "checkpoints")[-1]).step >= 4
 
 
-def test_a_stop_of_one_rank_stops_all_after_the_same_step(
-    launched, words, place, whole
-):
+def test_a_stop_of_one_rank_stops_all_after_the_same_step(launched, words, place):
     run = place / "stopped"
     send = [1, signal.SIGINT, str(run / "steps.jsonl"), 4]
-    ended = launched([words(run, steps=400)] * 2, send=send)
+    ended = launched([words(run, steps=4000)] * 2, send=send)
     assert [code for code, _ in ended] == [130, 0]
-    assert "of 400 steps; the adapter so far is saved" in ended[0][1]
-    assert [code for code, _ in launched([again(run)] * 2)] == [0, 0]
-    assert outcome(run) == outcome(whole)
+    assert "of 4000 steps; the adapter so far is saved" in ended[0][1]
 
 
 def test_ranks_go_back_together_where_updates_are_not_finite(launched, words, place):
