@@ -27,7 +27,7 @@ def test_of_fewer_rows_than_ranks_each_computes_all():
 
 def test_a_backend_that_is_not_for_this_is_refused_by_name(monkeypatch):
     monkeypatch.setenv("NCCL_HOST_IP", "127.0.0.1")
-    with pytest.raises(MachineError, match="not connected by nccl.*--backend ring"):
+    with pytest.raises(MachineError, match=r"not connected by nccl.*--backend ring"):
         ranks.here()
 
 
