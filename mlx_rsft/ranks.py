@@ -100,7 +100,7 @@ class Ranks:
             return list(facts)
         seconds = self._patience() if self.leads else ASIDE_SECONDS
         held = self._sum(mx.array([float(fact) for fact in facts]), seconds)
-        return [count > 0 for count in held.tolist()]  # pyright: ignore
+        return [bool(count > 0) for count in np.array(held)]
 
     def told(self, said: bytes = b"", by: int = 0) -> bytes:
         """What one rank says, on all of them; waits for who is busy aside.
@@ -115,7 +115,8 @@ class Ranks:
         if self.size == 1:
             return said
         own = np.frombuffer(said if self.rank == by else b"", np.uint8)
-        length = self._sum(mx.array([own.size], mx.int64), ASIDE_SECONDS).tolist()[0]  # pyright: ignore
+        counts = np.array(self._sum(mx.array([own.size], mx.int64), ASIDE_SECONDS))
+        length = int(counts[0])
         heard: list[bytes] = []
         for begin in range(0, length, CHUNK_BYTES):
             end = min(length, begin + CHUNK_BYTES)

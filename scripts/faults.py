@@ -61,15 +61,16 @@ def unsound(run: Path) -> bool:
 
 
 def kills(bench: Bench, count: int, chance: random.Random) -> dict[str, Any]:
-    """Kill runs at random moments, from their first instant to their last."""
+    """Kill runs at random moments: from their first instant on, and amid their steps."""
     phases: dict[str, int] = {}
     wrong = done = runs = alarms = hung = 0
     while done < count:
         run = bench.folder / f"killed{runs}"
         runs += 1
         for _ in range(min(CUTS_OF_ONE_RUN, count - done)):
+            begun = _num_steps(run)
             started = bench.begin(run)
-            time.sleep(chance.uniform(0, bench.seconds))
+            _wait(bench, run, begun if done % 2 else None, chance)
             was_killed, left = _killed(started, chance)
             hung += left
             if not was_killed:
@@ -85,6 +86,22 @@ def kills(bench: Bench, count: int, chance: random.Random) -> dict[str, Any]:
         alarms += unsound(run)
     told = {"kills": done, "runs": runs, "phases": phases, "wrong": wrong}
     return {**told, "false_alarms": alarms, "hung": hung}
+
+
+def _num_steps(run: Path) -> int:
+    steps = run / "steps.jsonl"
+    return steps.read_bytes().count(b"\n") if steps.exists() else 0
+
+
+def _wait(bench: Bench, run: Path, begun: int | None, chance: random.Random) -> None:
+    """Wait for a random moment, or for one after a step beyond those ``begun`` with."""
+    if begun is None:
+        time.sleep(chance.uniform(0, bench.seconds))
+        return
+    until = time.monotonic() + 2 * bench.seconds
+    while _num_steps(run) <= begun and time.monotonic() < until:
+        time.sleep(0.002)
+    time.sleep(chance.uniform(0, bench.seconds / 8))
 
 
 def _killed(started: Sequence[int], chance: random.Random) -> tuple[bool, int]:
