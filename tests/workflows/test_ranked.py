@@ -148,14 +148,14 @@ def test_a_run_goes_on_with_as_many_ranks_alone(uncut, capsys):
 def test_a_lost_rank_ends_the_other_and_the_run_goes_on(launched, words, place):
     run, whole = place / "lost", place / "whole"
     send = [1, signal.SIGKILL, str(run / "steps.jsonl"), 4]
-    (code, said), (killed, _) = launched([words(run, steps=40)] * 2, send=send)
+    (code, said), (killed, _) = launched([words(run, steps=20)] * 2, send=send)
     assert (code, killed) == (2, -signal.SIGKILL)
     assert "Rank 1 is lost" in said
     assert f"mlx-rsft train --run-dir {run} --resume" in said
     assert "Traceback" not in said
     newest = checkpoint.found(run / "checkpoints")[-1]
     assert checkpoint.step_of(newest) >= 4, "the state so far is saved"
-    for ended in (launched([again(run)] * 2), launched([words(whole, steps=40)] * 2)):
+    for ended in (launched([again(run)] * 2), launched([words(whole, steps=20)] * 2)):
         assert [code for code, _ in ended] == [0, 0]
     assert outcome(run) == outcome(whole)
 
