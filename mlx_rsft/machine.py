@@ -208,6 +208,31 @@ def _memory_bytes() -> int:
         return 0
 
 
+LAUNCHERS = {
+    "MLX_HOSTFILE": "ring",
+    "MLX_JACCL_COORDINATOR": "jaccl",
+    "NCCL_HOST_IP": "nccl",
+    "OMPI_COMM_WORLD_SIZE": "mpi",
+    "PMI_SIZE": "mpi",
+}
+"""What a launcher of several processes sets, and how those are then connected."""
+
+
+def launched_by() -> str:
+    """By what this process is connected with others; empty if it is alone."""
+    for name, backend in LAUNCHERS.items():
+        held = os.environ.get(name, "")
+        counts = name.endswith("_SIZE")
+        if held and not (held == "1" if counts else backend == "ring" and _empty(held)):
+            return backend
+    return ""
+
+
+def _empty(path: str) -> bool:
+    """Whether a file holds nothing: the hosts of a single process."""
+    return Path(path).is_file() and not Path(path).read_text().strip()
+
+
 Start = Callable[[Sequence[str]], "subprocess.Popen[bytes]"]
 
 

@@ -2,6 +2,7 @@
 
     scripts/faults --every 11                         # 60 kills, 120 damages: minutes
     scripts/faults --steps 8 --kills 2 --damages 6    # every write of a short run fails
+    scripts/faults --ranks 2 --damages 0 --every 0 --kills 60   # a run of two processes
     scripts/faults --steps 12 --kills 3 --damages 6 --every 25  # as the tests do
 
 A tiny model is trained, by the real command line in processes of their own. They are
@@ -11,7 +12,6 @@ forked from one that has the libraries loaded already, which saves seconds each.
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import os
 import random
@@ -24,20 +24,20 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from mlx_rsft import files, ledger, records, testing
+import children
+from faults_bench import Bench, outcome
+
+from mlx_rsft import files, ledger, records
 from mlx_rsft.cli.main import main as command_line
 from mlx_rsft.models import tensor_file
 from mlx_rsft.workflows import audit
 
-LOADED = (
-    "mlx_lm.tuner.utils",
-    "mlx_rsft.workflows.train",
-    "mlx_rsft.workflows.evaluate",
-)
-"""What all children need, and takes seconds to import."""
-EVERY = 1
 CUTS_OF_ONE_RUN = 6
-TIMES = ("tokens_per_s", "peak_bytes")
+BY_THEMSELVES_SECONDS, WHEN_ASKED_SECONDS = 5.0, 30.0
+"""Within so long the other ranks end where one was killed.
+
+Before ranks are connected only what launched them can tell that one is gone.
+"""
 WRITERS = (
     (files, "write_text"),
     (files, "sync"),
@@ -55,88 +55,25 @@ TARGETS = (
 )
 
 
-class Bench:
-    """A tiny model, its rows, and the run that nothing happened to."""
-
-    def __init__(self, folder: Path, steps: int) -> None:
-        for name in LOADED:
-            importlib.import_module(name)
-        self.folder, self.steps = folder, steps
-        os.environ["MLX_RSFT_CACHE"] = str(folder / "cache")
-        self.model, self.data = folder / "model", folder / "data"
-        made = _child(self._make, folder / "log")
-        assert made == 0, (folder / "log").read_text()
-        began = time.perf_counter()
-        assert self.go(folder / "whole") == 0, (folder / "log").read_text()
-        self.seconds = time.perf_counter() - began  # of which a part is starting
-        assert self.go(folder / "foreign", "--seed", "1") == 0
-        self.wanted = outcome(folder / "whole")
-
-    def _make(self) -> None:
-        testing.write_tiny_model(self.model)
-        self.data.mkdir()
-        for name, count in (("train", 20), ("valid", 4)):
-            rows = [
-                {"prompt": f"{name} {n}", "completion": f"{n}"} for n in range(count)
-            ]
-            lines = "".join(json.dumps(row) + "\n" for row in rows)
-            (self.data / f"{name}.jsonl").write_text(lines)
-
-    def words(self, run: Path, *more: str) -> list[str]:
-        """The command that begins a run, or goes on with it where it has begun."""
-        if (run / "manifest.json").exists():
-            return ["train", "--run-dir", str(run), "--resume", *more]
-        where = ["--model", str(self.model), "--data", str(self.data)]
-        manner = ["--objective", "sft", "--layers", "last:2", "--batch-size", "4"]
-        length = ["--steps", str(self.steps), "--checkpoint-every", str(EVERY)]
-        return ["train", *where, *manner, *length, "--run-dir", str(run), *more]
-
-    def go(
-        self, run: Path, *more: str, before: Callable[[], None] | None = None
-    ) -> int:
-        """Let a run go on to its end; the exit code."""
-
-        def work() -> None:
-            if before:
-                before()
-            command_line(self.words(run, *more))
-
-        return _child(work, self.folder / "log")
-
-    def ends_well(self, run: Path) -> bool:
-        """Whether a run goes on to the bytes of the one that nothing happened to."""
-        return self.go(run) == 0 and outcome(run) == self.wanted
-
-
-def outcome(run: Path) -> tuple[bytes, list[dict[str, Any]], str, str]:
-    """What a run leaves, but for times."""
-    steps = list(records.read_lines(run / "steps.jsonl"))
-    kept = [{k: v for k, v in step.items() if k not in TIMES} for step in steps]
-    adapter = (run / "adapter" / "adapters.safetensors").read_bytes()
-    weights = (run / "weights.jsonl").read_text()
-    return adapter, kept, (run / "evals.jsonl").read_text(), weights
-
-
 def unsound(run: Path) -> bool:
     """Whether a run is said to be altered, once its log has begun."""
     return bool(ledger.read(run).events and audit.verify(run).findings)
 
 
 def kills(bench: Bench, count: int, chance: random.Random) -> dict[str, Any]:
-    """Kill runs at random moments, from their first instant to their last."""
+    """Kill runs at random moments: from their first instant on, and amid their steps."""
     phases: dict[str, int] = {}
-    wrong = done = runs = alarms = 0
+    wrong = done = runs = alarms = hung = 0
     while done < count:
         run = bench.folder / f"killed{runs}"
         runs += 1
         for _ in range(min(CUTS_OF_ONE_RUN, count - done)):
-            words = bench.words(run)
-            child = _start(
-                lambda words=words: command_line(words), bench.folder / "log"
-            )
-            time.sleep(chance.uniform(0, bench.seconds))
-            os.kill(child, signal.SIGKILL)
-            if os.waitpid(child, 0)[1] != signal.SIGKILL:
+            begun = _num_steps(run)
+            started = bench.begin(run)
+            _wait(bench, run, begun if done % 2 else None, chance)
+            was_killed, left = _killed(started, chance)
+            hung += left
+            if not was_killed:
                 break  # it was done
             done += 1
             phase = _phase(run)
@@ -148,7 +85,40 @@ def kills(bench: Bench, count: int, chance: random.Random) -> dict[str, Any]:
             wrong += not bench.ends_well(run)
         alarms += unsound(run)
     told = {"kills": done, "runs": runs, "phases": phases, "wrong": wrong}
-    return {**told, "false_alarms": alarms}
+    return {**told, "false_alarms": alarms, "hung": hung}
+
+
+def _num_steps(run: Path) -> int:
+    steps = run / "steps.jsonl"
+    return steps.read_bytes().count(b"\n") if steps.exists() else 0
+
+
+def _wait(bench: Bench, run: Path, begun: int | None, chance: random.Random) -> None:
+    """Wait for a random moment, or for one after a step beyond those ``begun`` with."""
+    if begun is None:
+        time.sleep(chance.uniform(0, bench.seconds))
+        return
+    until = time.monotonic() + 2 * bench.seconds
+    while _num_steps(run) <= begun and time.monotonic() < until:
+        time.sleep(0.002)
+    time.sleep(chance.uniform(0, bench.seconds / 8))
+
+
+def _killed(started: Sequence[int], chance: random.Random) -> tuple[bool, int]:
+    """Kill one of a run's processes: whether it was there, and how many others stayed."""
+    victim = started[chance.randrange(len(started))]
+    os.kill(victim, signal.SIGKILL)
+    was_killed = children.ended(victim) == -signal.SIGKILL
+    left = 0
+    for other in [child for child in started if child != victim]:
+        if children.ended_within(other, BY_THEMSELVES_SECONDS) is not None:
+            continue
+        os.kill(other, signal.SIGTERM)
+        if children.ended_within(other, WHEN_ASKED_SECONDS) is None:
+            os.kill(other, signal.SIGKILL)
+            children.ended(other)
+            left += 1
+    return was_killed, left
 
 
 def _is_done(run: Path) -> bool:
@@ -205,14 +175,15 @@ def _let_fail(number: int) -> None:
 
 def damages(bench: Bench, count: int, chance: random.Random) -> dict[str, Any]:
     """Flip a bit, cut a file short, or put that of another run in its place."""
-    cut = bench.folder / "damaged"
+    cut, foreign = bench.folder / "damaged", bench.folder / "foreign"
+    assert bench.go(foreign, "--seed", "1") == 0
     assert bench.go(cut, before=lambda: _let_fail(bench.steps * 3)) == 2
     shutil.copytree(bench.folder / "whole" / "adapter", cut / "adapter")
     taken: dict[str, int] = {}
     for number in range(count):
         target = TARGETS[number % len(TARGETS)]
         newest = max(path.name for path in (cut / "checkpoints").glob("step-*"))
-        other = _newest_of(bench.folder / "foreign", target)
+        other = _newest_of(foreign, target)
         file = cut / target.format(newest=newest)
         whole = file.read_bytes()
         file.write_bytes(_damaged(whole, other.read_bytes(), number, chance))
@@ -241,59 +212,35 @@ def _is_refused(bench: Bench, run: Path, target: str) -> bool:
     """Whether the command ends with a message of ours, not with a traceback or well."""
     rows = str(bench.data / "valid.jsonl")
     words = ["eval", "--model", str(bench.model), "--data", rows, "--metrics", "nll"]
-    if target.startswith("adapter"):
-        words += ["--adapter", str(run / "adapter")]
-    else:
-        words = [*bench.words(run), "--dry-run"]
-    return _child(lambda: command_line(words), bench.folder / "log") == 2
-
-
-def _start(work: Callable[[], None], log: Path) -> int:
-    """Begin work in a process of its own; what it says goes into a file."""
-    child = os.fork()
-    if child:
-        return child
-    code = 70
-    try:
-        with log.open("w") as file:
-            os.dup2(file.fileno(), 1)
-            os.dup2(file.fileno(), 2)
-        work()
-        code = 0
-    except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else 0
-    finally:
-        os._exit(code)
-
-
-def _child(work: Callable[[], None], log: Path) -> int:
-    return os.waitstatus_to_exitcode(os.waitpid(_start(work, log), 0)[1])
+    words += ["--adapter", str(run / "adapter")]
+    if not target.startswith("adapter"):
+        return bench.go(run, "--dry-run") == 2
+    return children.run(lambda: command_line(words), bench.log) == 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Do all three, print what they gave; 3 if something ended otherwise."""
+    """Do what is asked for, print what they gave; 3 if something ended otherwise."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=60)
     parser.add_argument("--steps", type=int, default=40, help="of each run")
     parser.add_argument("--damages", type=int, default=120)
     parser.add_argument(
-        "--every", type=int, default=1, help="of so many writes, one fails"
+        "--every", type=int, default=1, help="of so many writes, one fails; 0: none"
     )
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--ranks", type=int, default=1, help="processes of each run")
     given = parser.parse_args(arguments)
     chance = random.Random(given.seed)
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(Path(folder), given.steps)
-        found = {
-            "killed": kills(bench, given.kills, chance),
-            "disk_full": full_disks(bench, given.every),
-            "damaged": damages(bench, given.damages, chance),
-        }
+        bench = Bench(Path(folder), given.steps, given.ranks)
+        found = {"killed": kills(bench, given.kills, chance)}
+        if given.every:
+            found["disk_full"] = full_disks(bench, given.every)
+        if given.damages:
+            found["damaged"] = damages(bench, given.damages, chance)
     print(json.dumps(found, indent=2))
-    bad = any(part["wrong"] for part in found.values())
-    bad |= bool(found["killed"]["false_alarms"])
-    bad |= bool(found["disk_full"]["unnamed"] or found["damaged"]["not_refused"])
-    return 3 if bad else 0
+    bad = ("wrong", "false_alarms", "hung", "unnamed", "not_refused")
+    return 3 if any(part.get(name) for part in found.values() for name in bad) else 0
 
 
 if __name__ == "__main__":

@@ -91,6 +91,38 @@ def write_rows(path: Path, pairs: list[tuple[str, str]]) -> Path:
     return path
 
 
+class Launcher:
+    """Launches commands as ranks, from one process with all libraries loaded."""
+
+    def __init__(self, folder: Path) -> None:
+        command = [sys.executable, str(Path(__file__).with_name("launching.py"))]
+        pipe = subprocess.PIPE
+        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
+        self._folder, self._count = folder, 0
+
+    def close(self) -> None:
+        self._process.communicate()
+
+    def __call__(self, works, environment=None, send=None):
+        """See ``launch`` in ``launching.py``."""
+        self._count += 1
+        given = {
+            "works": works,
+            "log": str(self._folder / f"log-{self._count}-"),
+            "environment": environment or {},
+            "send": send,
+        }
+        self._process.stdin.write(json.dumps(given) + "\n")
+        self._process.stdin.flush()
+        return json.loads(self._process.stdout.readline())
+
+
+@pytest.fixture(scope="session")
+def launched(tmp_path_factory):
+    with contextlib.closing(Launcher(tmp_path_factory.mktemp("launched"))) as launcher:
+        yield launcher
+
+
 SERVER = """
 import os, sys, xllamacpp
 params = xllamacpp.CommonParams()

@@ -119,3 +119,20 @@ def test_the_wired_limit_is_restored_even_after_an_error(monkeypatch):
     with machine.wired_memory(0):
         pass
     assert limits == [5, 9, 5]
+
+
+def test_what_launched_several_processes_is_told_by_what_it_sets(monkeypatch, tmp_path):
+    for name in machine.LAUNCHERS:
+        monkeypatch.delenv(name, raising=False)
+    assert machine.launched_by() == ""
+    hosts = tmp_path / "hosts.json"
+    hosts.write_text("")
+    monkeypatch.setenv("MLX_HOSTFILE", str(hosts))
+    assert machine.launched_by() == "", "mlx.launch -n 1 writes no hosts"
+    hosts.write_text('[["127.0.0.1:1"], ["127.0.0.1:2"]]')
+    assert machine.launched_by() == "ring"
+    monkeypatch.delenv("MLX_HOSTFILE")
+    monkeypatch.setenv("PMI_SIZE", "1")
+    assert machine.launched_by() == ""
+    monkeypatch.setenv("PMI_SIZE", "2")
+    assert machine.launched_by() == "mpi"

@@ -58,6 +58,7 @@ def test_flags_in_the_readme_exist():
         command = group.get_command(context, name)
         commands = getattr(command, "commands", {"": command}).values()
         known |= {o for c in commands for p in c.params for o in p.opts}
-    stock = {"--adapter-path"}
+    launching = {"--backend", "--env", "--hosts", "--hostfile", "--cwd", "--over"}
+    stock = {"--adapter-path", "--auto-setup", "--output-hostfile", *launching}
     used = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README))
     assert used - stock <= known

@@ -10,9 +10,9 @@ from typing import Any
 
 import click
 
-from mlx_rsft import __version__
+from mlx_rsft import __version__, machine
 from mlx_rsft.cli import console
-from mlx_rsft.errors import Interrupted, RsftError, nearest
+from mlx_rsft.errors import ConfigError, Interrupted, RsftError, nearest
 
 COMMANDS: dict[str, str] = {
     "pilot": "The guided whole: does it pay on your data, and what to do.",
@@ -35,6 +35,8 @@ COMMANDS: dict[str, str] = {
     "objectives": "List the objectives, or plot one.",
     "data": "Work with data files.",
 }
+RANKED = ("train",)
+"""Commands whose work several processes share."""
 ISSUES_HINT = "This is a bug of mlx-rsft. Please report it with the lines above."
 
 
@@ -72,8 +74,16 @@ class LazyGroup(click.Group):
     epilog="Start with: mlx-rsft pilot",
 )
 @click.version_option(__version__, prog_name="mlx-rsft")
-def group() -> None:
+@click.pass_context
+def group(context: click.Context) -> None:
     """Reward-rectified supervised fine-tuning on MLX."""
+    command = context.invoked_subcommand
+    if command not in RANKED and machine.launched_by():
+        raise ConfigError(
+            f"mlx-rsft {command} runs in one process, and several were launched.",
+            where=machine.launched_by(),
+            hint="Leave mlx.launch out; of all commands, train alone shares its work.",
+        )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

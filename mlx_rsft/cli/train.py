@@ -55,7 +55,7 @@ def command(
     Trains a LoRA or DoRA adapter, or the weights themselves, every assistant turn
     supervised and nothing else. The adapter in RUN/adapter loads in mlx-lm as it is.
     """
-    from mlx_rsft.workflows import train
+    from mlx_rsft.workflows import ranked, train
 
     settings = options.resolved(config_file, assignments)
     if run_dir is None:
@@ -67,6 +67,10 @@ def command(
         job = train.prepare_again(settings, run_dir, reporter, extend_to or 0)
     else:
         job = train.prepare(settings, run_dir, reporter)
+    if not job.ranks.leads:  # rank 0 speaks for all
+        if not dry_run:
+            ranked.follow(job)
+        return
     if dry_run:
         _show_plan(job.summary(), as_json=as_json)
         return

@@ -36,6 +36,26 @@ def window(step: int, num_rows: int, batch_size: int, seed: int) -> list[int]:
     return order[place * batch_size : (place + 1) * batch_size].tolist()
 
 
+def shares(lengths: Sequence[int], count: int) -> list[list[int]]:
+    """Deal the rows of a step out, so that all shares are about equally much work.
+
+    They are dealt by length, there and back again.
+
+    Args:
+        lengths: Tokens of each row.
+        count: How many shares.
+
+    Returns:
+        Places in ``lengths``, ascending in each share; one share is all of them.
+    """
+    order = sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True)
+    dealt: list[list[int]] = [[] for _ in range(count)]
+    for turn, place in enumerate(order):
+        lap, seat = divmod(turn, count)
+        dealt[count - 1 - seat if lap % 2 else seat].append(place)
+    return [sorted(share) for share in dealt]
+
+
 def micro_batches(
     lengths: Sequence[int], token_budget: int, at_once: int
 ) -> list[list[int]]:

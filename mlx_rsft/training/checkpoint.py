@@ -24,6 +24,7 @@ from mlx_rsft.models import tensor_file
 from mlx_rsft.training.step import Stepper
 
 STATE, FACTS = "state.safetensors", "checkpoint.json"
+FILES = (STATE, FACTS)
 FORMAT = 1
 NAME = re.compile(r"step-\d{6,}")
 

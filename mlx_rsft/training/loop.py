@@ -77,21 +77,24 @@ def run(
     """Train; ``record`` gets every step as soon as it is done, and may end the run.
 
     Ctrl-C or a termination signal ends the run after the step at hand, a second one
-    at once, by a KeyboardInterrupt.
+    at once, by a KeyboardInterrupt. Of several ranks all end where one is to.
     """
     total = num_steps(training, len(examples))
     composition = stepper.objective.composition
     stepper.split.model.train()
     skipped = 0  # a run never goes on from within a row of skipped updates
+    ended = False
     with _stop_requests() as stopped:
         for number in range(start.step, total):
-            if stopped():
-                return Outcome(number, interrupted=True)
+            ended, asked = stepper.ranks.any_of(ended, stopped())
+            if ended or asked:
+                return Outcome(number, interrupted=not ended)
             chosen = window(number, len(examples), training.batch_size, seed)
             rate = optimizers.learning_rate(number, total, optimization) * start.ease
             stepper.optimizer.learning_rate = rate
             stepper.references.refresh(number)
-            mx.random.seed(step_seed(seed, number))
+            rank = stepper.ranks.for_rows(len(chosen)).rank
+            mx.random.seed(step_seed(seed, number, rank))
             mx.reset_peak_memory()
             began = time.perf_counter()
             facts = stepper.step(
@@ -100,17 +103,16 @@ def run(
             )
             seconds = time.perf_counter() - began
             done = as_record(number + 1, facts, rate, seconds)
-            if record(replace(done, rows=by_row(chosen, facts))):
-                return Outcome(number + 1)
+            ended = bool(record(replace(done, rows=by_row(chosen, facts))))
             skipped = 0 if facts.applied else skipped + 1
             if skipped == MOST_SKIPPED:
                 return Outcome(number + 1, diverged=True)
     return Outcome(total)
 
 
-def step_seed(seed: int, number: int) -> int:
+def step_seed(seed: int, number: int, rank: int = 0) -> int:
     """The seed of mlx's random state for one step; distinct for nearby runs."""
-    return (seed * 1_000_003 + number) % 2**64
+    return (seed * 1_000_003 + number + (rank << 48)) % 2**64
 
 
 def as_record(number: int, facts: StepFacts, rate: float, seconds: float) -> StepRecord:

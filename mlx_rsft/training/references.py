@@ -23,6 +23,7 @@ from mlx_rsft.models.seam import TrunkStates
 from mlx_rsft.models.split import SplitModel, without_dropout
 from mlx_rsft.objectives import Objective
 from mlx_rsft.objectives.tokens import LAGGED, REFERENCE
+from mlx_rsft.ranks import Ranks
 
 LAGGED_STATE = "lagged"
 
@@ -77,6 +78,22 @@ class References:
                 self._base_logp[key] = logp[begin:end]
                 begin = end
         return mx.array(np.concatenate([self._base_logp[key] for key in keys]))
+
+    def share(self, by_rank: Sequence[Sequence[Example]], ranks: Ranks) -> None:
+        """Let all ranks know what each has computed of its rows.
+
+        So any of them can save what is kept, and go on from it as if never cut off.
+        """
+        if ranks.size == 1 or REFERENCE not in self._objective.needs:
+            return
+        counts = [sum(row.num_supervised for row in rows) for rows in by_rank]
+        own = [self._base_logp[row.key] for row in by_rank[ranks.rank]]
+        (whole,) = ranks.joined([mx.array(np.concatenate(own))], counts)
+        rows = [row for held in by_rank for row in held]
+        ends = np.cumsum([row.num_supervised for row in rows])[:-1]
+        parts = np.split(np.array(whole), ends)
+        for row, part in zip(rows, parts, strict=True):
+            self._base_logp[row.key] = part
 
     def lagged_logp(
         self, batch: Batch, trunk: TrunkStates | None = None

@@ -14,10 +14,10 @@ from typing import Any
 import mlx.core as mx
 import mlx.optimizers as optim
 import numpy as np
-from mlx.utils import tree_flatten, tree_map
+from mlx.utils import tree_flatten, tree_map, tree_map_with_path
 
 from mlx_rsft import lanes, loss, shards
-from mlx_rsft.data.batching import collate, micro_batches
+from mlx_rsft.data.batching import collate, micro_batches, shares
 from mlx_rsft.data.conversation import Batch, Example
 from mlx_rsft.loss import LossSums, Recipe, Totals
 from mlx_rsft.models.passes import Passes
@@ -27,6 +27,7 @@ from mlx_rsft.models.trunk import Trunk
 from mlx_rsft.objectives import Known, Objective, TokenStats
 from mlx_rsft.objectives.composition import fixed_weight
 from mlx_rsft.objectives.tokens import STEP
+from mlx_rsft.ranks import ALONE, Ranks
 from mlx_rsft.training.gradient import Piece, gradient
 from mlx_rsft.training.known import beforehand
 from mlx_rsft.training.references import References
@@ -61,6 +62,7 @@ class Stepper:
     Attributes:
         kept: Token ids that the objective leaves at weight 1.
         trunk: Knows what the frozen blocks make of a row, so that they are run once.
+        ranks: Share the rows of each step; sums and gradients are added over them.
     """
 
     split: SplitModel
@@ -71,6 +73,7 @@ class Stepper:
     clip_norm: float
     kept: frozenset[int] = frozenset()
     trunk: Trunk | None = None
+    ranks: Ranks = ALONE
     _passes: Passes = field(init=False)
 
     def __post_init__(self) -> None:
@@ -85,6 +88,7 @@ class Stepper:
         """
         pieces = self.pieces(examples, strength)
         sums, grads = gradient(self._passes, pieces, self._recipe())
+        sums, grads = _summed(self.ranks.for_rows(len(examples)), sums, grads)
         totals = sums.totals()
         divisor = self._divisor(totals, examples)
         mean = _scaled(grads, 1 / divisor)
@@ -95,15 +99,19 @@ class Stepper:
                 mean = _scaled(mean, self.clip_norm / norm)
             self.optimizer.update(self.split.model, mean)
             mx.eval(self.split.model.trainable_parameters(), self.optimizer.state)
-        num_tokens = sum(piece.batch.num_tokens for piece in pieces)
+        num_tokens = sum(len(example.tokens) for example in examples)
         rows = _of_rows(sums, examples, self.objective.composition.normalise)
         return StepFacts(totals, divisor, norm, applied, num_tokens, rows)
 
     def pieces(self, examples: Sequence[Example], strength: float) -> list[Piece]:
-        """The micro-batches of a step, with weights where those need the whole step."""
+        """This rank's micro-batches, with weights where those need the whole step."""
         pieces: list[Piece] = []
-        lengths = [len(example.tokens) for example in examples]
-        for rows in micro_batches(lengths, self.token_budget, lanes.count()):
+        ranks = self.ranks.for_rows(len(examples))
+        dealt = shares([len(example.tokens) for example in examples], ranks.size)
+        own = dealt[ranks.rank]
+        lengths = [len(examples[row].tokens) for row in own]
+        for places in micro_batches(lengths, self.token_budget, lanes.count()):
+            rows = [own[place] for place in places]
             group = [examples[row] for row in rows]
             batch = collate(group)
             states = self._states(group, batch)
@@ -112,7 +120,11 @@ class Stepper:
             known = self._with_references(known, group, batch, states)
             hidden = self.references.base_hidden(batch, states)
             pieces.append(Piece(batch, known, hidden, states))
-        return self._weighed(pieces) if STEP in self.objective.needs else pieces
+        by_rank = [[examples[row] for row in share] for share in dealt]
+        self.references.share(by_rank, ranks)
+        if STEP not in self.objective.needs:
+            return pieces
+        return self._weighed(pieces, by_rank, ranks)
 
     def _states(self, group: Sequence[Example], batch: Batch) -> TrunkStates | None:
         if self.trunk is None:
@@ -133,7 +145,9 @@ class Stepper:
             lagged_logp=self.references.lagged_logp(batch, states),
         )
 
-    def _weighed(self, pieces: list[Piece]) -> list[Piece]:
+    def _weighed(
+        self, pieces: list[Piece], by_rank: Sequence[Sequence[Example]], ranks: Ranks
+    ) -> list[Piece]:
         """Weights from the tokens of all pieces at once, by a pass without gradient."""
         seen: list[TokenStats] = []
         for piece in pieces:
@@ -143,9 +157,10 @@ class Stepper:
                 self.split.head, hidden_ND, piece.batch.targets_N, facts
             )
             seen.append(replace(stats, known=piece.known))
-        weight = self.objective.weight(_joined(seen))
+        counts = [sum(row.num_supervised for row in rows) for rows in by_rank]
+        weight = self.objective.weight(_whole(_joined(seen), counts, ranks))
         weighed: list[Piece] = []
-        begin = 0
+        begin = sum(counts[: ranks.rank])
         for piece in pieces:
             end = begin + piece.batch.targets_N.size
             known = replace(piece.known, weight=weight[begin:end])
@@ -190,6 +205,28 @@ def _joined(parts: Sequence[TokenStats]) -> TokenStats:
     return TokenStats(
         mx.concatenate([part.logp for part in parts]), known=replace(first, **known)
     )
+
+
+def _whole(own: TokenStats, counts: Sequence[int], ranks: Ranks) -> TokenStats:
+    """The facts of the tokens of all ranks, of which each has so many."""
+    known = own.known.arrays()
+    logp, *others = ranks.joined([own.logp, *known.values()], counts)
+    held = dict(zip(known, others, strict=True))
+    return TokenStats(logp, known=replace(own.known, **held))
+
+
+def _summed(ranks: Ranks, sums: LossSums, grads: Any) -> tuple[LossSums, Any]:
+    """Sums and gradients of all ranks together."""
+    if ranks.size == 1:
+        return sums, grads
+    leaves = dict(tree_flatten(grads))  # pyright: ignore
+    total = ranks.summed([*sums, *leaves.values()])
+    added = dict(zip(leaves, total[len(sums) :], strict=True))
+
+    def of(name: str, _: mx.array) -> mx.array:
+        return added[name]
+
+    return LossSums._make(total[: len(sums)]), tree_map_with_path(of, grads)
 
 
 def _scaled(grads: Any, factor: float) -> Any:

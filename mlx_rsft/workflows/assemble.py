@@ -24,6 +24,7 @@ from mlx_rsft.models.split import SplitModel
 from mlx_rsft.models.trunk import Trunk
 from mlx_rsft.objectives import Objective, build
 from mlx_rsft.objectives.choose import AUTO
+from mlx_rsft.ranks import ALONE, Ranks
 from mlx_rsft.settings import Config
 from mlx_rsft.training import optimizer as optimizers
 from mlx_rsft.training.references import References
@@ -226,6 +227,7 @@ def stepper(
     loaded: LoadedModel,
     config: Config,
     trunk: Trunk | None = None,
+    ranks: Ranks = ALONE,
 ) -> Stepper:
     """Everything an optimizer step needs beside its rows."""
     return Stepper(
@@ -237,6 +239,7 @@ def stepper(
         clip_norm=config.optimizer.clip_norm,
         kept=kept(objective.composition.keep, loaded.tokenizer),
         trunk=trunk,
+        ranks=ranks,
     )
 
 

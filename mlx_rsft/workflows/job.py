@@ -12,6 +12,7 @@ from mlx_rsft.models.load import LoadedModel
 from mlx_rsft.models.split import SplitModel
 from mlx_rsft.models.trunk import Trunk
 from mlx_rsft.objectives import Objective
+from mlx_rsft.ranks import ALONE, Ranks
 from mlx_rsft.training import loop
 from mlx_rsft.workflows.assemble import Splits
 from mlx_rsft.workflows.best import Aim
@@ -28,6 +29,7 @@ class Job:
         aim: By what the best state is told; None: the last one is kept.
         identity: What checkpoints are known by; None: the run leaves none.
         held: The run it goes on with; None: it is a new one.
+        ranks: The processes that train it together.
     """
 
     resolved: Resolved
@@ -42,6 +44,7 @@ class Job:
     aim: Aim | None = None
     identity: Mapping[str, Any] | None = None
     held: Held | None = None
+    ranks: Ranks = ALONE
 
     @property
     def num_steps(self) -> int:

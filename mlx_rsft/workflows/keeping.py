@@ -29,6 +29,7 @@ class Keeper:
         self._settings = job.resolved.config.training
         self._known = manifest.record_sha256(job.identity) if job.identity else ""
         self._saved, self._applied, self._ease = -1, 0, 1.0
+        self._seen = 0
         trained: Any = stepper.split.model.trainable_parameters()
         self._first = None if job.identity else trained
 
@@ -45,6 +46,7 @@ class Keeper:
 
     def after(self, step: StepRecord) -> None:
         """Save if it is time to; never within a row of updates that were left out."""
+        self._seen = step.step
         if step.skipped:
             return
         self._applied = step.step
@@ -65,6 +67,11 @@ class Keeper:
         if outcome.interrupted or best in (None, outcome.steps):
             return outcome
         return replace(outcome, kept=self._put(best))
+
+    def rescue(self) -> None:
+        """Save the state that a run has come to which cannot go on from here."""
+        if self._applied == self._seen and checkpoint.is_finite(self._stepper):
+            self._save(self._applied)
 
     def can_go_back(self, outcome: Outcome) -> bool:
         """Whether a run came to no good end, and may try once more from further back."""
@@ -101,7 +108,7 @@ class Keeper:
     def _restored(self, facts: Facts) -> Position:
         path = checkpoint.path(self._run.checkpoints, facts.step)
         checkpoint.restore(path, self._stepper)
-        self._saved = self._applied = facts.step
+        self._saved = self._applied = self._seen = facts.step
         self._ease = facts.ease
         return Position(facts.step, facts.ease)
 

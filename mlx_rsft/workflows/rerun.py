@@ -158,6 +158,7 @@ def _differs(card: Mapping[str, Any]) -> Iterator[str]:
     now = {key: here.get(key) for key in KIND} | manifest.versions()
     was |= {"code": card.get("code"), **card.get("environment", {})}
     now |= {"code": manifest.code_sha256(), **manifest.environment()}
+    was["ranks"], now["ranks"] = (card["identity"] or {}).get("ranks", 1), 1
     for key in sorted({*was, *now}):
         if was.get(key) != now.get(key):
             yield f"{key} was {_short(was.get(key))} and is now {_short(now.get(key))}"

@@ -49,11 +49,16 @@ def settled(resolved: Resolved, split: SplitModel, trunk: Trunk | None) -> Resol
 
 
 def identity(
-    resolved: Resolved, loaded: LoadedModel, splits: Splits, num_steps: int
+    resolved: Resolved,
+    loaded: LoadedModel,
+    splits: Splits,
+    num_steps: int,
+    num_ranks: int = 1,
 ) -> dict[str, Any]:
-    """What decides a run: settings, and hashes of data files, rows and weights."""
+    """What decides a run: settings, ranks, and hashes of files, rows and weights."""
     made = {
         "steps": num_steps,
+        "ranks": num_ranks,
         "settings": _settings(configuration.as_toml(resolved)),
         "data": {
             name: {Path(path).name: digest for path, digest in hashes.items()}
@@ -175,6 +180,7 @@ def check_same(held: Held, now: Mapping[str, Any]) -> None:
     """
     was = held.card["identity"]
     problems: list[RsftError] = [
+        *_other_ranks(was.get("ranks", 1), now["ranks"]),
         *_other_files("data", was["data"], now["data"]),
         *_other_files("model", {"": _weights(was)}, {"": _weights(now)}),
     ]
@@ -185,6 +191,17 @@ def check_same(held: Held, now: Mapping[str, Any]) -> None:
             *_other_values("versions", was["versions"], now["versions"]),
         ]
     raise_together(problems)
+
+
+def _other_ranks(was: int, now: int) -> Iterator[RsftError]:
+    if was != now:
+        yield RunError(
+            f"It was begun by {was} rank{'s' * (was > 1)} and is now gone on with by "
+            f"{now}.",
+            where="ranks",
+            hint=f"Launch as many as before (mlx.launch -n {was}): with more or fewer, "
+            "sums come in another order.",
+        )
 
 
 def _weights(told: Mapping[str, Any]) -> dict[str, str]:

@@ -21,6 +21,7 @@ from mlx_rsft.workflows import (
     effects,
     lineage,
     proving,
+    ranked,
     sealing,
     starting,
     stepping,
@@ -68,6 +69,7 @@ def carry_out(
         card = card.ended(result, interrupted=outcome.interrupted)
         event = sealing.STOPPED if outcome.interrupted else sealing.ENDED
         sealing.write_card(run, asdict(card), event, steps=outcome.steps)
+    ranked.end(job.ranks)
     return result, outcome
 
 

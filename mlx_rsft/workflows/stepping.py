@@ -9,12 +9,13 @@ from mlx_rsft import evaluation, records
 from mlx_rsft.data.conversation import Example
 from mlx_rsft.data.source import TRAIN
 from mlx_rsft.data.splits import is_validation
+from mlx_rsft.ranks import RankLost
 from mlx_rsft.records import StepRecord
 from mlx_rsft.rundir import RunDir
 from mlx_rsft.training import loop
 from mlx_rsft.training.loop import Outcome, Position
 from mlx_rsft.training.step import Stepper
-from mlx_rsft.workflows import assemble
+from mlx_rsft.workflows import assemble, ranked
 from mlx_rsft.workflows.best import Standing, so_far
 from mlx_rsft.workflows.job import Job
 from mlx_rsft.workflows.keeping import Keeper
@@ -80,16 +81,27 @@ class Looks:
 
 
 def train(job: Job, run: RunDir, looks: Looks, reporter: Reporter) -> Outcome:
-    """Make all steps of a run; the model is left with its last good state."""
+    """Make all steps of a run; the model is left with its last good state.
+
+    Raises:
+        RankLost: If another rank is gone; the state so far is saved.
+    """
     config = job.resolved.config
-    stepper = assemble.stepper(job.split, job.objective, job.loaded, config, job.trunk)
+    stepper = assemble.stepper(
+        job.split, job.objective, job.loaded, config, job.trunk, job.ranks
+    )
     keeper = Keeper(run, stepper, job, looks.clock)
     way = _Way(job, run, stepper, keeper, looks, reporter)
-    outcome = way.go(keeper.begin())
-    if keeper.can_go_back(outcome):
-        start = keeper.go_back(outcome)
-        reporter.note(start.note)
-        outcome = way.go(start)
+    try:
+        outcome = way.go(keeper.begin())
+        if keeper.can_go_back(outcome):
+            start = keeper.go_back(outcome)
+            reporter.note(start.note)
+            outcome = way.go(start)
+    except RankLost as problem:
+        reporter.note(problem.message)  # now: a launcher ends this one soon
+        keeper.rescue()
+        raise
     return keeper.end(outcome)
 
 
@@ -108,6 +120,7 @@ class _Way:
         job, config = self.job, self.job.resolved.config
         if self.looks.why_stop:  # a run that was cut off right after its last step
             return Outcome(start.step)
+        ranked.send(job.ranks, self.run, start)
         with self.reporter.task(f"train {job.objective}", job.num_steps) as advance:
             if start.step:
                 advance(start.step)

@@ -19,6 +19,7 @@ from mlx_rsft.models.load import LoadedModel
 from mlx_rsft.models.split import SplitModel
 from mlx_rsft.models.trunk import Trunk
 from mlx_rsft.objectives import Objective
+from mlx_rsft.ranks import ALONE, RankLost, Ranks
 from mlx_rsft.rundir import RunDir
 from mlx_rsft.settings import Config
 from mlx_rsft.training import loop
@@ -27,6 +28,7 @@ from mlx_rsft.workflows import (
     assemble,
     best,
     caching,
+    ranked,
     resuming,
     running,
     sizing,
@@ -35,7 +37,7 @@ from mlx_rsft.workflows import (
 from mlx_rsft.workflows.caching import Passes
 from mlx_rsft.workflows.choosing import choose_objective
 from mlx_rsft.workflows.job import Job
-from mlx_rsft.workflows.reporter import Reporter
+from mlx_rsft.workflows.reporter import Reporter, Silent
 
 
 def prepare(resolved: Resolved, run_dir: Path, reporter: Reporter) -> Job:
@@ -44,6 +46,7 @@ def prepare(resolved: Resolved, run_dir: Path, reporter: Reporter) -> Job:
     Raises:
         RsftError: Whatever is wrong with settings, data, run directory or model.
     """
+    ranks = ranked.gathered(resume=False)
     configuration.require(resolved.config, "model.source", "data.source")
     assemble.check_length_settings(resolved)
     starting.check(resolved)
@@ -54,8 +57,9 @@ def prepare(resolved: Resolved, run_dir: Path, reporter: Reporter) -> Job:
     assemble.metrics(config)
     table = {"name": "sft"} if assemble.is_auto(config) else config.objective
     named, objective = assemble.with_objective(resolved, table)
-    rundir.check_free(run_dir)
-    return _loaded(resolved, named, objective, reporter)
+    if ranks.leads:
+        rundir.check_free(run_dir)
+    return _loaded(resolved, named, objective, reporter, ranks)
 
 
 def prepare_again(
@@ -75,10 +79,13 @@ def prepare_again(
         RsftError: If nothing can be gone on with, or settings, rows, weights or
             versions are others; says which.
     """
-    held = resuming.find(run_dir, extend_to)
-    resolved = resuming.settings(held, given)
+    ranks = ranked.gathered(resume=True, extend_to=extend_to)
+    held = resuming.find(run_dir, extend_to) if ranks.leads else None
+    resolved = ranked.settings(ranks, held and resuming.settings(held, given))
     named, objective = assemble.with_objective(resolved, resolved.config.objective)
-    job = _loaded(resolved, named, objective, reporter)
+    job = _loaded(resolved, named, objective, reporter, ranks)
+    if held is None:
+        return job
     assert job.identity is not None
     resuming.check_same(held, job.identity)
     reporter.note(f"goes on after step {held.step} of {job.num_steps}.")
@@ -93,12 +100,17 @@ def prepare_replay(held: Resolved, run_dir: Path, reporter: Reporter) -> Job:
     """
     rundir.check_free(run_dir)
     named, objective = assemble.with_objective(held, held.config.objective)
-    return _loaded(held, named, objective, reporter)
+    return _loaded(held, named, objective, reporter, ALONE)
 
 
 def _loaded(
-    resolved: Resolved, named: Resolved, objective: Objective, reporter: Reporter
+    resolved: Resolved,
+    named: Resolved,
+    objective: Objective,
+    reporter: Reporter,
+    ranks: Ranks,
 ) -> Job:
+    reporter = reporter if ranks.leads else Silent()
     config = resolved.config
     paths = assemble.training_paths(config)
     loaded = assemble.model(config, reporter)
@@ -118,7 +130,7 @@ def _loaded(
     trunk = _trunk(config, loaded, split, rows, reporter)
     named = resuming.settled(named, split, trunk)
     num_steps = loop.num_steps(config.training, len(rows))
-    return Job(
+    job = Job(
         named,
         objective,
         splits,
@@ -129,8 +141,11 @@ def _loaded(
         found,
         every=config.training.eval_every,
         aim=best.aim(config),
-        identity=resuming.identity(named, loaded, splits, num_steps),
+        identity=resuming.identity(named, loaded, splits, num_steps, ranks.size),
+        ranks=ranks,
     )
+    ranked.agree(job)
+    return job
 
 
 def _trunk(
@@ -166,8 +181,8 @@ def train(job: Job, run_dir: Path, reporter: Reporter) -> dict[str, Any]:
     Raises:
         Interrupted: If the user stopped it; the adapter so far is saved, or if it was
             to stop at once, the last checkpoint stands.
-        RunError: If loss or weights stayed non-finite, or a disk is full; the last
-            good state is saved.
+        RunError: If loss or weights stayed non-finite, a disk is full or a rank is
+            lost; the last good state is saved.
     """
     try:
         result, outcome = running.carry_out(job, run_dir, reporter)
@@ -177,6 +192,13 @@ def train(job: Job, run_dir: Path, reporter: Reporter) -> dict[str, Any]:
             where=str(run_dir),
             hint=f"To go on from its last checkpoint: mlx-rsft train --run-dir {run_dir} "
             "--resume",
+        ) from None
+    except RankLost as problem:
+        raise RunError(
+            problem.message,
+            where=str(run_dir),
+            hint="See what it says. To go on from the last checkpoint, launch all of "
+            f"them again: mlx-rsft train --run-dir {run_dir} --resume",
         ) from None
     except OSError as problem:
         raise RunError(

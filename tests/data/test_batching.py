@@ -109,3 +109,18 @@ def test_widths_are_few_and_never_too_small_for_the_attention_gradient():
     assert len(widths) < 120
     for n in range(64, 8193):
         assert n <= batching.padded_width(n) <= n * 9 / 8
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+def test_shares_have_every_row_once_and_about_equally_many_tokens(count):
+    lengths = np.random.default_rng(0).integers(5, 200, 31).tolist()
+    shares = batching.shares(lengths, count)
+    assert sorted(itertools.chain(*shares)) == list(range(31))
+    work = [sum(lengths[place] for place in share) for share in shares]
+    assert max(work) - min(work) <= max(lengths)
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_one_share_is_all_rows_in_their_order_and_few_rows_leave_shares_empty():
+    assert batching.shares([3, 9, 4], 1) == [[0, 1, 2]]
+    assert batching.shares([5], 3) == [[0], [], []]

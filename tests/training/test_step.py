@@ -1,4 +1,5 @@
 import dataclasses
+from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
@@ -418,3 +419,10 @@ def test_a_loss_that_is_not_finite_changes_nothing():
     after = _flat(split.model.trainable_parameters())
     for key in before:
         np.testing.assert_array_equal(before[key], after[key])
+
+
+def test_two_ranks_make_the_step_of_one_with_every_objective(launched):
+    script = str(Path(__file__).with_name("steps_of_ranks.py"))
+    for code, said in launched([script] * 2):
+        assert code == 0, said
+        assert f"alike: {len(EVERY_KIND)}" in said
