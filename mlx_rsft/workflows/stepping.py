@@ -19,6 +19,7 @@ from mlx_rsft.workflows.best import Standing, so_far
 from mlx_rsft.workflows.job import Job
 from mlx_rsft.workflows.keeping import Keeper
 from mlx_rsft.workflows.reporter import Reporter
+from mlx_rsft.workflows.resting import Rests
 from mlx_rsft.workflows.spent import Clock
 
 
@@ -79,12 +80,14 @@ class Looks:
             records.append(self._run.evals, entry)
 
 
-def train(job: Job, run: RunDir, looks: Looks, reporter: Reporter) -> Outcome:
+def train(
+    job: Job, run: RunDir, looks: Looks, rests: Rests, reporter: Reporter
+) -> Outcome:
     """Make all steps of a run; the model is left with its last good state."""
     config = job.resolved.config
     stepper = assemble.stepper(job.split, job.objective, job.loaded, config, job.trunk)
     keeper = Keeper(run, stepper, job, looks.clock)
-    way = _Way(job, run, stepper, keeper, looks, reporter)
+    way = _Way(job, run, stepper, keeper, looks, rests, reporter)
     outcome = way.go(keeper.begin())
     if keeper.can_go_back(outcome):
         start = keeper.go_back(outcome)
@@ -102,6 +105,7 @@ class _Way:
     stepper: Stepper
     keeper: Keeper
     looks: Looks
+    rests: Rests
     reporter: Reporter
 
     def go(self, start: Position) -> Outcome:
@@ -115,6 +119,7 @@ class _Way:
             def record(step: StepRecord) -> str:
                 if start.note and step.step == start.step + 1:
                     step = replace(step, note=start.note)
+                step = replace(step, paused=self.rests.told())
                 records.append(self.run.steps, step.as_record())
                 noted = {"step": step.step, **step.rows.as_record()}
                 records.append(self.run.weights, noted)
@@ -123,7 +128,10 @@ class _Way:
                 if not step.skipped:
                     self.looks.between(step.step)
                 self.keeper.after(step)
-                return self.looks.why_stop
+                why_stop = self.looks.why_stop
+                if not why_stop and step.step < job.num_steps:
+                    self.rests.between(step.step, self.keeper.save)
+                return why_stop
 
             return loop.run(
                 self.stepper,

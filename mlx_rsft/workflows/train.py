@@ -12,7 +12,7 @@ from mlx_rsft import rundir
 from mlx_rsft.config import Resolved
 from mlx_rsft.data.conversation import Example
 from mlx_rsft.data.source import TRAIN
-from mlx_rsft.errors import ConfigError, Interrupted, RunError, nearest
+from mlx_rsft.errors import ConfigError, Interrupted, nearest
 from mlx_rsft.evaluation import refusals
 from mlx_rsft.models import adapters
 from mlx_rsft.models.load import LoadedModel
@@ -27,6 +27,8 @@ from mlx_rsft.workflows import (
     assemble,
     best,
     caching,
+    keeping,
+    mishaps,
     resuming,
     running,
     sizing,
@@ -81,6 +83,8 @@ def prepare_again(
     job = _loaded(resolved, named, objective, reporter)
     assert job.identity is not None
     resuming.check_same(held, job.identity)
+    if death := mishaps.after_death(job, run_dir):
+        reporter.note(death)
     reporter.note(f"goes on after step {held.step} of {job.num_steps}.")
     return replace(job, held=held, identity=held.card["identity"])
 
@@ -118,6 +122,7 @@ def _loaded(
     trunk = _trunk(config, loaded, split, rows, reporter)
     named = resuming.settled(named, split, trunk)
     num_steps = loop.num_steps(config.training, len(rows))
+    keeping.check(config.training, num_steps)
     return Job(
         named,
         objective,
@@ -168,23 +173,18 @@ def train(job: Job, run_dir: Path, reporter: Reporter) -> dict[str, Any]:
             to stop at once, the last checkpoint stands.
         RunError: If loss or weights stayed non-finite, or a disk is full; the last
             good state is saved.
+        MachineError: If memory ran out; the last checkpoint stands.
     """
+    again = f"mlx-rsft train --run-dir {run_dir} --resume"
     try:
-        result, outcome = running.carry_out(job, run_dir, reporter)
+        with mishaps.named(job, run_dir, again):
+            result, outcome = running.carry_out(job, run_dir, reporter)
     except KeyboardInterrupt:
         raise Interrupted(
             "Stopped at once.",
             where=str(run_dir),
-            hint=f"To go on from its last checkpoint: mlx-rsft train --run-dir {run_dir} "
-            "--resume",
+            hint=f"To go on from its last checkpoint: {again}",
         ) from None
-    except OSError as problem:
-        raise RunError(
-            f"The run cannot be written ({problem.strerror}).",
-            where=str(problem.filename or run_dir),
-            hint="Make room or give the folder back; to go on from its last checkpoint: "
-            f"mlx-rsft train --run-dir {run_dir} --resume",
-        ) from problem
     if job.trunk:
         job.trunk.close()
     running.raise_unless_done(outcome, job.num_steps, run_dir)
