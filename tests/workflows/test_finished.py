@@ -59,16 +59,18 @@ def test_a_run_that_another_process_has_finished_meanwhile_is_kept(cut, monkeypa
     run, go = cut
     real = rundir.held
 
+    done = {}
+
     def held_late(path):
         """The other process has it first, and finishes it."""
         monkeypatch.setattr(rundir, "held", real)
         go()
+        done.update(_files(run))
         return real(path)
 
     monkeypatch.setattr(rundir, "held", held_late)
     assert go()["arms"][1]["seeds"] == [0]
-    done = _files(run)
-    go()
+    assert done
     assert _files(run) == done
 
 

@@ -111,6 +111,18 @@ def test_a_damaged_kept_adapter_is_found_by_the_audit_and_refused(settings, tmp_
     assert found.file == weights.relative_to(run.path).as_posix()
 
 
+def test_a_kept_adapter_is_sealed_at_its_checkpoint_not_only_at_the_end(
+    settings, tmp_path
+):
+    with pytest.raises(StopError):
+        _train(settings(), tmp_path / "cut", Stopping(4))
+    run = RunDir(tmp_path / "cut")
+    config_file = checkpoint.path(run.checkpoints, 2) / "adapter/adapter_config.json"
+    config_file.write_text(config_file.read_text() + " ")
+    (found,) = audit.verify(run.path).findings
+    assert found.file == config_file.relative_to(run.path).as_posix()
+
+
 @pytest.mark.parametrize("at", [2, 3, 5, 6, 9])
 def test_a_cut_run_keeps_the_same_as_an_uncut_one(at, settings, tmp_path):
     whole = _train(settings(), tmp_path / "whole")
