@@ -21,6 +21,15 @@ from mlx_rsft.keys import KEYS, OPEN_TABLE, TABLES, Key, read
 from mlx_rsft.settings import Config
 
 DEFAULT, FLAG, SET, PROFILE = "default", "flag", "--set", "profile"
+LISTS: dict[Any, type] = {tuple[str, ...]: str, tuple[int, ...]: int}
+EXPECTED: dict[Any, str] = {
+    int: "whole number",
+    float: "number",
+    str: "text",
+    bool: "true or false",
+    tuple[str, ...]: "list of names",
+    tuple[int, ...]: "list of whole numbers",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,37 +149,45 @@ def _typed(key: Key, value: object) -> object:
         or str(value) in key.field.metadata.get("choices", ())  # quantize = 4
     ):
         return value if isinstance(value, key.type) else str(value)
-    elif key.type == tuple[str, ...]:
-        items: Sequence[object] = (
-            [part.strip() for part in value.split(",")]
-            if isinstance(value, str)
-            else value
-            if isinstance(value, list | tuple)
-            else [None]
-        )
-        if all(isinstance(item, str) and item for item in items):
-            return tuple(items)
-    expected = (
-        "list of names"
-        if key.type not in (int, float, str, bool)
-        else (
-            {int: "whole number", float: "number", str: "text", bool: "true or false"}
-        )[key.type]
-    )
-    raise ValueError(f"expected a {expected}")
+    elif key.type in LISTS:
+        return _listed(key.type, value)
+    raise ValueError(f"expected a {EXPECTED[key.type]}")
+
+
+def _listed(kind: type, value: object) -> tuple[object, ...]:
+    """A list as TOML has it, or as words between commas; one number is a list too."""
+    items: Sequence[object] = value if isinstance(value, list | tuple) else [value]
+    if isinstance(value, str):
+        items = [part.strip() for part in value.split(",")]
+    wanted = LISTS[kind]
+    if wanted is int:
+        items = [_number(item) for item in items]
+    if not all(type(item) is wanted and item != "" for item in items):
+        raise ValueError(f"expected a {EXPECTED[kind]}")
+    return tuple(items)
+
+
+def _number(item: object) -> object:
+    """Words of digits as the number that they are; all else stays."""
+    return int(item) if isinstance(item, str) and item.isdecimal() else item
 
 
 def _within_limits(key: Key, value: object) -> None:
     limits = key.field.metadata
     if "choices" in limits and value not in limits["choices"]:
         raise ValueError(nearest(str(value), limits["choices"]).rstrip(".?"))
-    if isinstance(value, int | float):
-        if "least" in limits and value < limits["least"]:
-            raise ValueError(f"must be at least {limits['least']}")
-        if "above" in limits and value <= limits["above"]:
-            raise ValueError(f"must be above {limits['above']}")
-        if "below" in limits and value >= limits["below"]:
-            raise ValueError(f"must be below {limits['below']}")
+    for number in value if isinstance(value, tuple) else (value,):
+        if isinstance(number, int | float):
+            _within(limits, number)
+
+
+def _within(limits: Mapping[str, Any], number: float) -> None:
+    if "least" in limits and number < limits["least"]:
+        raise ValueError(f"must be at least {limits['least']}")
+    if "above" in limits and number <= limits["above"]:
+        raise ValueError(f"must be above {limits['above']}")
+    if "below" in limits and number >= limits["below"]:
+        raise ValueError(f"must be below {limits['below']}")
 
 
 def from_profile(path: Path) -> Layer:

@@ -7,13 +7,15 @@ import fcntl
 import hashlib
 import json
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any
 
 CHUNK_BYTES = 1 << 20
+OPEN, PRIVATE = 0o666, 0o600
+"""What a file may be used for before the umask has its say; by its owner alone."""
 
 
 def cache_folder() -> Path:
@@ -27,20 +29,32 @@ def cache_folder() -> Path:
     return Path(base) / "mlx-rsft"
 
 
-def write_text(path: Path, text: str) -> None:
-    """Replace ``path`` by ``text`` in one step, on disk before it is named."""
+def write_text(path: Path, text: str, *, mode: int = OPEN) -> None:
+    """Replace ``path`` by ``text`` in one step, on disk before it is named.
+
+    Args:
+        path: The file.
+        text: What is to be in it.
+        mode: Who may do what with it, from its first byte on; the user's umask takes
+            away what it takes from every new file.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    scratch = _beside(path)
+    handle = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
+        scratch.replace(path)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        scratch.unlink(missing_ok=True)
         raise
+
+
+def _beside(path: Path) -> Path:
+    """A name in the same folder that nobody has; its beginning tells whose it is."""
+    return path.with_name(f".{path.name.removeprefix('.')}.{secrets.token_hex(4)}")
 
 
 def write_json(path: Path, record: Mapping[str, Any]) -> None:
@@ -56,12 +70,13 @@ def new_folder(path: Path) -> Generator[Path]:
     An existing ``path`` is replaced only then; after an error nothing is left.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    scratch = _beside(path)
+    scratch.mkdir()
     try:
         yield scratch
-        scratch.chmod(0o755)
         if path.exists():
-            retired = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+            retired = _beside(path)
+            retired.mkdir()
             path.replace(retired / "old")
             scratch.replace(path)
             shutil.rmtree(retired)

@@ -240,21 +240,48 @@ def _start(command: Sequence[str]) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, stdout=subprocess.DEVNULL)
 
 
-@contextlib.contextmanager
-def kept_awake(start: Start = _start) -> Generator[bool]:
-    """Hold idle sleep off on a Mac while the block runs; yields whether it does.
+class Awake:
+    """Holds idle sleep off on a Mac; elsewhere there is nothing to hold."""
 
-    ``caffeinate`` watches this process, so the hold ends even if we are killed.
-    """
-    if shutil.which("caffeinate") is None:
-        yield False
-        return
-    holder = start(["caffeinate", "-i", "-m", "-w", str(os.getpid())])
+    def __init__(self, start: Start = _start) -> None:
+        self._start = start
+        self._holder: subprocess.Popen[bytes] | None = None
+
+    @property
+    def is_held(self) -> bool:
+        return self._holder is not None
+
+    def hold(self) -> None:
+        """``caffeinate`` watches this process, so it ends even if we are killed."""
+        if shutil.which("caffeinate"):
+            words = ["caffeinate", "-i", "-m", "-w", str(os.getpid())]
+            self._holder = self._start(words)
+
+    def release(self) -> None:
+        if self._holder:
+            self._holder.terminate()
+            self._holder.wait()
+            self._holder = None
+
+    @contextlib.contextmanager
+    def let_go(self) -> Generator[None]:
+        """Let the machine sleep while the block runs."""
+        self.release()
+        try:
+            yield
+        finally:
+            self.hold()
+
+
+@contextlib.contextmanager
+def kept_awake(start: Start = _start) -> Generator[Awake]:
+    """Hold idle sleep off while the block runs."""
+    awake = Awake(start)
+    awake.hold()
     try:
-        yield True
+        yield awake
     finally:
-        holder.terminate()
-        holder.wait()
+        awake.release()
 
 
 @contextlib.contextmanager

@@ -16,6 +16,9 @@ from typing import Any
 
 from mlx_rsft.errors import RunError
 
+OF_THE_HOUR = ("tokens_per_s", "peak_bytes", "paused")
+"""What of a step is no result: a run that repeats another has its own."""
+
 
 @dataclass(frozen=True, slots=True)
 class RowWeights:
@@ -60,6 +63,7 @@ class StepRecord:
         tokens_per_s: Real (unpadded) tokens computed per second.
         peak_bytes: Peak memory held by mlx during the step.
         skipped: The update was left out, because loss or gradient was not finite.
+        paused: How long the run waited before it and why; empty if it did not.
         rows: What its rows weighed; in a file of its own.
     """
 
@@ -76,6 +80,7 @@ class StepRecord:
     peak_bytes: int
     skipped: bool = False
     note: str = ""
+    paused: str = ""
     rows: RowWeights = RowWeights()
 
     def as_record(self) -> dict[str, Any]:
@@ -83,8 +88,9 @@ class StepRecord:
         del record["rows"]
         if not self.skipped:
             del record["skipped"]
-        if not self.note:
-            del record["note"]
+        for said in ("note", "paused"):
+            if not record[said]:
+                del record[said]
         return record
 
 

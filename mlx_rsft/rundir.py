@@ -9,6 +9,9 @@ A run has begun once it has a manifest; before that its folder counts as free.
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
+import shutil
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,13 +80,41 @@ class RunDir:
             self.pending.replace(self.config)
 
 
+def is_free(path: Path) -> bool:
+    """Whether a folder holds nothing but what a kill leaves before a run has begun."""
+    return all(one.name.startswith(OURS) for one in path.iterdir())
+
+
+def clear(path: Path) -> None:
+    """Remove all of a run but its lock; whoever does has to hold that.
+
+    The manifest goes last, so that what a kill leaves of it is still a run.
+    """
+    last = RunDir(path).manifest
+    for one in sorted(path.iterdir(), key=last.__eq__):
+        if one.is_dir() and not one.is_symlink():
+            shutil.rmtree(one)
+        elif one.name != LOCK:
+            one.unlink()
+
+
+def check_there(run: RunDir) -> None:
+    """Raise FileNotFoundError if a run was removed while it ran.
+
+    What is written then would make a folder that is half a run.
+    """
+    if not run.manifest.exists():
+        reason = os.strerror(errno.ENOENT)
+        raise FileNotFoundError(errno.ENOENT, reason, str(run.manifest))
+
+
 def check_free(path: Path) -> None:
     """Raise unless a new run can be written at ``path``; leaves nothing behind.
 
     Raises:
         RunError: If something is there already, or the place cannot be written.
     """
-    if path.is_dir() and any(not one.name.startswith(OURS) for one in path.iterdir()):
+    if path.is_dir() and not is_free(path):
         raise RunError(
             "The run directory is not empty.",
             where=str(path),

@@ -228,6 +228,12 @@ class TrainingSettings:
         least=0,
     )
     keep: int = _setting(2, "How many checkpoints are kept, the newest.", least=1)
+    keep_at: tuple[int, ...] = _setting(
+        (), "Steps whose checkpoints are kept for good, such as 100,200.", least=1
+    )
+    battery_floor: int = _setting(
+        20, "Battery charge, %, below which a run waits; 0: never.", least=0, below=101
+    )
     eval_every: int = _setting(
         0,
         "Steps between looks at the validation splits during a run; 0: only at its end.",

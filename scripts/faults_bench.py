@@ -22,7 +22,6 @@ LOADED = (
 )
 """What all children need, and takes seconds to import."""
 EVERY = 1
-TIMES = ("tokens_per_s", "peak_bytes")
 
 
 class Bench:
@@ -99,7 +98,8 @@ class Bench:
 def outcome(run: Path) -> tuple[bytes, list[dict[str, Any]], str, str]:
     """What a run leaves, but for times."""
     steps = list(records.read_lines(run / "steps.jsonl"))
-    kept = [{k: v for k, v in step.items() if k not in TIMES} for step in steps]
+    hour = records.OF_THE_HOUR
+    kept = [{k: v for k, v in step.items() if k not in hour} for step in steps]
     adapter = (run / "adapter" / "adapters.safetensors").read_bytes()
     weights = (run / "weights.jsonl").read_text()
     return adapter, kept, (run / "evals.jsonl").read_text(), weights

@@ -1,3 +1,5 @@
+import os
+
 import pytest
 
 from mlx_rsft import files
@@ -58,3 +60,37 @@ def test_a_tree_hash_changes_with_any_python_file(tmp_path):
     assert files.tree_sha256(tmp_path) == before
     (tmp_path / "a.py").write_text("x = 2")
     assert files.tree_sha256(tmp_path) != before
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
+def test_what_is_written_has_the_rights_that_the_users_umask_leaves(tmp_path, umask):
+    before = os.umask(umask)
+    try:
+        files.write_text(tmp_path / "text", "x")
+        files.write_text(tmp_path / "secret", "x", mode=files.PRIVATE)
+        with files.new_folder(tmp_path / "folder") as scratch:
+            (scratch / "inside").touch()
+    finally:
+        os.umask(before)
+    rights = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.rglob("*")}
+    assert rights == {
+        "text": 0o666 & ~umask,
+        "secret": 0o600,
+        "folder": 0o777 & ~umask,
+        "inside": 0o666 & ~umask,
+    }
+
+
+def test_a_secret_is_never_readable_by_others_not_even_while_it_is_written(
+    tmp_path, monkeypatch
+):
+    seen = []
+    real = os.fsync
+
+    def look(handle):
+        seen.append(os.fstat(handle).st_mode & 0o777)
+        real(handle)
+
+    monkeypatch.setattr(files.os, "fsync", look)
+    files.write_text(tmp_path / "secret", "x", mode=files.PRIVATE)
+    assert seen == [0o600]

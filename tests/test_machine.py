@@ -90,17 +90,26 @@ def test_sleep_is_held_off_by_caffeinate_where_it_exists_and_released(monkeypatc
         return holder
 
     monkeypatch.setattr(machine.shutil, "which", lambda name: f"/usr/bin/{name}")
-    with machine.kept_awake(start) as held:
-        assert held
+    command = ["caffeinate", "-i", "-m", "-w", str(os.getpid())]
+    with machine.kept_awake(start) as awake:
+        assert awake.is_held
         assert not holder.ended
-    assert commands == [["caffeinate", "-i", "-m", "-w", str(os.getpid())]]
+        with awake.let_go():
+            assert holder.ended
+            assert not awake.is_held
+            assert commands == [command]
+            holder.ended = False
+        assert awake.is_held
+        assert commands == [command, command]
     assert holder.ended
 
 
 def test_without_caffeinate_nothing_is_held(monkeypatch):
     monkeypatch.setattr(machine.shutil, "which", lambda name: None)
-    with machine.kept_awake() as held:
-        assert not held
+    with machine.kept_awake() as awake:
+        assert not awake.is_held
+        with awake.let_go():
+            assert not awake.is_held
 
 
 def test_the_wired_limit_is_restored_even_after_an_error(monkeypatch):

@@ -1,6 +1,6 @@
 import pytest
 
-from mlx_rsft import rundir
+from mlx_rsft import files, rundir
 from mlx_rsft.errors import RunError
 
 
@@ -29,8 +29,32 @@ def test_an_empty_folder_may_be_used_and_one_that_a_kill_has_left_before_it_bega
     rundir.check_free(tmp_path)
     with rundir.held(tmp_path) as run:
         run.pending.write_text("seed = 0")
-        (tmp_path / ".manifest.json.x1").touch()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(files.Path, "replace", _killed)
+            patch.setattr(files.Path, "unlink", _killed)
+            for path in (run.manifest, run.pending):
+                with pytest.raises(KeyboardInterrupt):
+                    files.write_text(path, "half")
+    assert len(list(tmp_path.iterdir())) == 4
     rundir.check_free(tmp_path)
+
+
+def _killed(*_, **__):
+    raise KeyboardInterrupt
+
+
+def test_a_run_is_cleared_but_for_its_lock_and_its_manifest_goes_last(
+    tmp_path, monkeypatch
+):
+    with rundir.held(tmp_path) as run:
+        for path in (run.config, run.manifest, run.steps, run.salt):
+            path.touch()
+        (run.checkpoints / "step-000001").mkdir(parents=True)
+        gone, unlink = [], files.Path.unlink
+        monkeypatch.setattr(files.Path, "unlink", lambda p: gone.append(p) or unlink(p))
+        rundir.clear(tmp_path)
+    assert gone[-1] == run.manifest
+    assert [path.name for path in tmp_path.iterdir()] == [rundir.LOCK]
 
 
 def test_settings_get_their_name_once(tmp_path):

@@ -105,9 +105,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except Exception as bug:  # noqa: BLE001 - the last one who can say that it is our bug
+        if befallen := _befallen(bug):
+            sys.exit(console.fail(befallen, as_json=as_json))
         sys.excepthook(type(bug), bug, bug.__traceback__)
         sys.stderr.write(ISSUES_HINT + "\n")
         sys.exit(1)
+
+
+def _befallen(bug: Exception) -> RsftError | None:
+    """What the machine did to a command that is no bug of ours: no memory, no disk."""
+    if not isinstance(bug, MemoryError | RuntimeError | OSError):
+        return None
+    from mlx_rsft.workflows import mishaps
+
+    return mishaps.of_machine(bug)
 
 
 class _UsageError(RsftError):

@@ -66,6 +66,8 @@ TRAINING = (
 KEEPING = (
     "training.checkpoint_every",
     "training.keep",
+    "training.keep_at",
+    "training.battery_floor",
     "training.eval_every",
     "training.best",
     "training.patience",

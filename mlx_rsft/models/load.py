@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from mlx.utils import tree_map
 
 from mlx_rsft import files, machine
 from mlx_rsft.errors import ModelError
-from mlx_rsft.models import quantize, rope, source
+from mlx_rsft.models import quantize, rope, sound, source
 from mlx_rsft.models.download import Report
 from mlx_rsft.settings import ModelSettings
 
@@ -108,8 +107,9 @@ def _lazy(settings: ModelSettings, report: Report | None) -> LoadedModel:
     """The model as it is to be, its weights not read yet."""
     machine.require_backend()
     folder = source.as_folder(settings.source, report)
-    config = read_config(folder)
-    _check_trust(folder, config, settings)
+    config = sound.read_config(folder)
+    sound.check_trust(folder, config, settings)
+    sound.check_sizes(folder, config)
     corrections = rope.corrections(config)
     encoder = _tokenizer(folder, settings)
     model = _weights(folder, corrections, settings)
@@ -142,7 +142,7 @@ def without_window(window: int) -> str:
 
 def context_length(folder: Path) -> int | None:
     """The longest text, in tokens, that a model says it was made for."""
-    config = read_config(folder)
+    config = sound.read_config(folder)
     inner = config.get("text_config")
     for table in (config, inner if isinstance(inner, dict) else {}):
         length = table.get("max_position_embeddings")
@@ -188,35 +188,13 @@ def tokenizer(settings: ModelSettings, report: Report | None = None) -> Any:
     return _tokenizer(source.as_folder(settings.source, report), settings)
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """``config.json`` of a model folder; ModelError if it cannot be read."""
-    try:
-        return json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as problem:
-        raise ModelError(
-            f"The model folder has no readable config.json ({problem}).",
-            where=str(folder),
-        ) from None
-
-
-def _check_trust(
-    folder: Path, config: Mapping[str, Any], settings: ModelSettings
-) -> None:
-    code = config.get("model_file")
-    if code and not settings.trust_remote_code:
-        raise ModelError(
-            f"The model brings Python code of its own ({code}), which is not run.",
-            where=str(folder),
-            hint="If you trust its author, pass --trust-remote-code.",
-        )
-
-
 def _is_rounded(settings: ModelSettings, config: Mapping[str, Any]) -> bool:
     """Whether the weights were likely rounded before they came here."""
     return settings.source.endswith(".gguf") or "quantization_config" in config
 
 
 def _tokenizer(folder: Path, settings: ModelSettings) -> Any:
+    from huggingface_hub.errors import StrictDataclassError
     from mlx_lm.utils import load_config, load_tokenizer
 
     if not any(folder.glob("tokenizer*")):
@@ -229,7 +207,7 @@ def _tokenizer(folder: Path, settings: ModelSettings) -> Any:
     try:
         ends = load_config(folder).get("eos_token_id")
         return load_tokenizer(folder, options, eos_token_ids=ends)
-    except (ValueError, OSError, KeyError, ImportError) as problem:
+    except (*sound.UNFIT, ImportError, StrictDataclassError) as problem:
         raise ModelError(
             f"The tokenizer cannot be loaded: {problem}", where=str(folder)
         ) from problem
@@ -240,6 +218,7 @@ def _weights(
 ) -> nn.Module:
     from mlx_lm.utils import load_model
 
+    sound.check_files(folder)
     try:
         model, _ = load_model(
             folder,
@@ -247,10 +226,11 @@ def _weights(
             model_config=dict(corrections),
             trust_remote_code=settings.trust_remote_code,
         )
-    except (ValueError, KeyError, OSError, RuntimeError, TypeError) as problem:
+    except sound.UNFIT as problem:
         raise ModelError(
             f"The weights cannot be loaded: {problem}", where=str(folder)
         ) from problem
+    sound.check_kinds(folder, model)
     return model
 
 

@@ -54,7 +54,7 @@ def read(model: nn.Module, folder: Path, text: Mapping[str, Any]) -> Stored:
     """
     config = PeftConfig.checked(text, folder)
     path = _weights(folder)
-    entries = tensor_file.entries(path)
+    entries = tensor_file.check_fractions(path)
     named = _named(entries, path)
     modules = _modules(model, named, config, path)
     raise_together(_problems(modules, named, entries, config, path))

@@ -87,7 +87,7 @@ def read(model: nn.Module, folder: Path, text: Mapping[str, Any]) -> Stored:
     path = folder / WEIGHTS
     if not path.is_file():
         raise ModelError(f"{WEIGHTS} is missing.", where=str(folder))
-    tensor_file.entries(path)
+    tensor_file.check_fractions(path)
     sums: Any = checked.pop(SUMS, {})
     if sums and sums != {path.name: files.sha256(path)}:
         raise ModelError(

@@ -36,7 +36,12 @@ SIZES = {
     "U16": 2,
     "I8": 1,
     "U8": 1,
+    "F8_E4M3": 1,
+    "F8_E5M2": 1,
+    "F8_E8M0": 1,
 }
+
+FRACTIONS = ("F64", "F32", "F16", "BF16")
 
 
 class Entry(NamedTuple):
@@ -67,6 +72,21 @@ def entries(path: Path) -> dict[str, Entry]:
             f"The file cannot be read ({problem.strerror}).", where=str(path)
         ) from None
     return _checked(path, text, total - 8 - length)
+
+
+def check_fractions(path: Path) -> dict[str, Entry]:
+    """The same of a file that is to hold nothing but fractions.
+
+    Raises:
+        ModelError: If it holds anything else, or for what ``entries`` raises it.
+    """
+    found = entries(path)
+    for name, entry in found.items():
+        if entry.dtype not in FRACTIONS:
+            raise ModelError(
+                f"{name[:80]!r} holds {entry.dtype}, no fractions.", where=str(path)
+            )
+    return found
 
 
 def write(path: Path, tensors: Mapping[str, mx.array]) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mlx_rsft.checkup import Finding
-from mlx_rsft.models import load, rope
+from mlx_rsft.models import load, rope, sound
 
 LFS = b"version https://git-lfs"
 READ = (
@@ -28,7 +28,7 @@ def look(folder: Path) -> list[Finding]:
     Raises:
         ModelError: If it has no readable ``config.json``.
     """
-    config = load.read_config(folder)
+    config = sound.read_config(folder)
     names, weights = _weights(folder)
     findings = [_class(config), weights, _position(folder, config)]
     if config.get("model_file"):

@@ -1,6 +1,7 @@
 """A run's state between two steps, as a folder that is complete or not there at all.
 
 CHECKPOINT/  state.safetensors  checkpoint.json
+             adapter/  if it is kept for good: what it would be if the run ended there
 
 Random numbers and the schedule are functions of (seed, step), so the step stands for
 both. Each file is sealed with a hash, and what is not as it was written is refused.
@@ -23,7 +24,7 @@ from mlx_rsft.errors import RunError
 from mlx_rsft.models import tensor_file
 from mlx_rsft.training.step import Stepper
 
-STATE, FACTS = "state.safetensors", "checkpoint.json"
+STATE, FACTS, ADAPTER = "state.safetensors", "checkpoint.json", "adapter"
 FILES = (STATE, FACTS)
 FORMAT = 1
 NAME = re.compile(r"step-\d{6,}")
@@ -90,6 +91,11 @@ def found(folder: Path) -> list[Path]:
 def step_of(place: Path) -> int:
     """The step of a checkpoint, by its name."""
     return int(place.name.removeprefix("step-"))
+
+
+def for_good(folder: Path) -> list[int]:
+    """The steps whose checkpoints are kept for good, whoever asks for it now."""
+    return [step_of(place) for place in found(folder) if (place / ADAPTER).is_dir()]
 
 
 def tidy(folder: Path, keep: Collection[int]) -> None:

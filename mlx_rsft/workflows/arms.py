@@ -29,7 +29,7 @@ from mlx_rsft.models.trunk import Trunk
 from mlx_rsft.objectives import Objective, build
 from mlx_rsft.rundir import RunDir
 from mlx_rsft.training import loop
-from mlx_rsft.workflows import finished, running, train
+from mlx_rsft.workflows import finished, mishaps, running, train
 from mlx_rsft.workflows.assemble import Splits
 from mlx_rsft.workflows.job import Job
 from mlx_rsft.workflows.reporter import Reporter
@@ -218,11 +218,18 @@ def train_one(stage: Stage, run: Run, reporter: Reporter) -> Run:
         return run
     stage.begin(run.seed)
     reporter.note(f"{run.arm}, seed {run.seed}:")
-    _, outcome = running.carry_out(job, run.path, reporter)
+    with mishaps.named(job, run.path, "give the same command"):
+        _, outcome = running.carry_out(job, run.path, reporter)
     if outcome.interrupted:
         raise Interrupted(
             f"Stopped in {run.path.name}, after {outcome.steps} of {job.num_steps} steps.",
             hint="The same command goes on with that run; those before it are kept.",
+        )
+    if outcome.diverged:
+        reporter.note(
+            f"{run.path.name}: loss or gradient stayed non-finite; stopped after "
+            f"{outcome.steps} of {job.num_steps} steps. It counts as diverged, and is "
+            "scored as it began."
         )
     return run
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import shutil
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from mlx_rsft import config as configuration
+from mlx_rsft import rundir
 from mlx_rsft.errors import RunError
 from mlx_rsft.rundir import RunDir
 from mlx_rsft.workflows.job import Job
@@ -21,6 +21,8 @@ OUTCOME_FREE = {
     ("training", "trunk_gb"),
     ("training", "checkpoint_every"),
     ("training", "keep"),
+    ("training", "keep_at"),
+    ("training", "battery_floor"),
     ("evaluation", "side_effects"),
 }
 """Settings that do not change what a run trains; nor does any of ``[evaluation]``."""
@@ -30,17 +32,20 @@ def is_there(path: Path, job: Job) -> bool:
     """Whether a run is there, done, and the same one; what was cut off is removed.
 
     Raises:
-        RunError: If it is another one, or the folder is no run of ours.
+        RunError: If it is another one, another process trains it, or the folder is no
+            run of ours.
     """
     run = RunDir(path)
     if not path.exists():
         return False
-    if not run.manifest.exists() and any(path.iterdir()):
+    if not run.manifest.exists() and not rundir.is_free(path):
         raise RunError("The folder is no run.", where=str(path), hint="Remove it.")
-    held = card(path) if run.manifest.exists() else {}
-    if not held.get("finished"):
-        shutil.rmtree(path)
-        return False
+    if not _is_finished(run):
+        with rundir.held(path):
+            if not _is_finished(run):  # nor has another process finished it meanwhile
+                rundir.clear(path)
+                return False
+    held = card(path)
     differs = _difference(held, tomllib.loads(run.config.read_text("utf-8")), job)
     if differs:
         raise RunError(
@@ -49,6 +54,10 @@ def is_there(path: Path, job: Job) -> bool:
             hint="Pass another --out, or the settings and data of before.",
         )
     return True
+
+
+def _is_finished(run: RunDir) -> bool:
+    return run.manifest.exists() and bool(card(run.path).get("finished"))
 
 
 def _difference(card: Mapping[str, Any], held: dict[str, Any], job: Job) -> str:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 from typing import Any
 
-from mlx_rsft import files, manifest, records
+from mlx_rsft import files, manifest, records, rundir
+from mlx_rsft.errors import ConfigError
+from mlx_rsft.models import adapters
 from mlx_rsft.records import StepRecord
 from mlx_rsft.rundir import RunDir
+from mlx_rsft.settings import TrainingSettings
 from mlx_rsft.training import checkpoint
 from mlx_rsft.training.checkpoint import Facts
 from mlx_rsft.training.loop import EASED, Outcome, Position
@@ -16,6 +19,16 @@ from mlx_rsft.workflows import sealing
 from mlx_rsft.workflows.best import so_far
 from mlx_rsft.workflows.job import Job
 from mlx_rsft.workflows.spent import Clock
+
+
+def check(training: TrainingSettings, num_steps: int) -> None:
+    """Raise ConfigError if a checkpoint is to be kept that there will not be."""
+    late = [step for step in training.keep_at if step > num_steps]
+    if late:
+        raise ConfigError(
+            f"There will be no step {late[0]} to keep: the run has {num_steps}.",
+            where="training.keep_at",
+        )
 
 
 class Keeper:
@@ -29,7 +42,7 @@ class Keeper:
         self._settings = job.resolved.config.training
         self._known = manifest.record_sha256(job.identity) if job.identity else ""
         self._saved, self._applied, self._ease = -1, 0, 1.0
-        self._seen = 0
+        self._skipping = False
         trained: Any = stepper.split.model.trainable_parameters()
         self._first = None if job.identity else trained
 
@@ -37,7 +50,9 @@ class Keeper:
         """Start from what is held, or save the beginning; says where the run stands."""
         held = self._job.held
         if held and held.facts:
-            return self._restored(held.facts)
+            position = self._restored(held.facts)
+            self._keep_for_good(held.facts.step)
+            return position
         if self._known:
             trained: Any = self._stepper.split.model.trainable_parameters()
             self._stepper.optimizer.init(trained)
@@ -46,13 +61,19 @@ class Keeper:
 
     def after(self, step: StepRecord) -> None:
         """Save if it is time to; never within a row of updates that were left out."""
-        self._seen = step.step
+        self._skipping = step.skipped
         if step.skipped:
             return
         self._applied = step.step
-        wanted = self._is_due(step.step) or self._best() == step.step
+        named = step.step in self._settings.keep_at
+        wanted = named or self._is_due(step.step) or self._best() == step.step
         if wanted and checkpoint.is_finite(self._stepper):
             self._save(step.step)
+
+    def save(self) -> None:
+        """Save what there is, where a run waits or ends, and this may be the last."""
+        if not self._skipping and checkpoint.is_finite(self._stepper):
+            self._save(self._applied)
 
     def end(self, outcome: Outcome) -> Outcome:
         """Save the last state, and leave the model with the best or last good one."""
@@ -67,11 +88,6 @@ class Keeper:
         if outcome.interrupted or best in (None, outcome.steps):
             return outcome
         return replace(outcome, kept=self._put(best))
-
-    def rescue(self) -> None:
-        """Save the state that a run has come to which cannot go on from here."""
-        if self._applied == self._seen and checkpoint.is_finite(self._stepper):
-            self._save(self._applied)
 
     def can_go_back(self, outcome: Outcome) -> bool:
         """Whether a run came to no good end, and may try once more from further back."""
@@ -108,8 +124,8 @@ class Keeper:
     def _restored(self, facts: Facts) -> Position:
         path = checkpoint.path(self._run.checkpoints, facts.step)
         checkpoint.restore(path, self._stepper)
-        self._saved = self._applied = self._seen = facts.step
-        self._ease = facts.ease
+        self._saved = self._applied = facts.step
+        self._ease, self._skipping = facts.ease, False
         return Position(facts.step, facts.ease)
 
     @property
@@ -142,17 +158,30 @@ class Keeper:
         """
         if not self._known or step == self._saved:
             return
+        rundir.check_there(self._run)
         for path in (self._run.steps, self._run.weights, self._run.evals):
             if path.exists():
                 files.sync(path)
         evals, spent = len(records.held_lines(self._run.evals)), self._clock.spent()
         facts = Facts(step, self._known, evals, asdict(spent), self._ease)
         checkpoint.write(self._run.checkpoints, self._stepper, facts)
+        self._keep_for_good(step)
         due = [one for one in self._there if self._is_due(one)]
         newest = {step, *due[-self._settings.keep :]}
         # A run that goes back has the best state of that moment as its best again.
         best = [self._best(one) for one in newest]
-        keep = {*newest, *(one for one in best if one is not None)}
+        named = checkpoint.for_good(self._run.checkpoints)
+        keep = {*newest, *named, *(one for one in best if one is not None)}
         sealing.at_checkpoint(self._run, step, keep)
         checkpoint.tidy(self._run.checkpoints, keep)
         self._saved = step
+
+    def _keep_for_good(self, step: int) -> None:
+        """Give a checkpoint that was named its adapter, by which it is told from others.
+
+        A kill may have come before that; the run then goes on from it, and comes here.
+        """
+        place = checkpoint.path(self._run.checkpoints, step) / checkpoint.ADAPTER
+        if step in self._settings.keep_at and not place.is_dir():
+            config = dict(self._job.adapter_config)
+            adapters.save(self._stepper.split.model, config, place)

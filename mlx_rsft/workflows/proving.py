@@ -38,8 +38,7 @@ class Salted:
     def write(self, run: RunDir) -> None:
         """Write them; the secret for its owner alone."""
         files.write_text(run.rows, "".join(self.lines))
-        files.write_text(run.salt, self.secret + "\n")
-        run.salt.chmod(0o600)
+        files.write_text(run.salt, self.secret + "\n", mode=files.PRIVATE)
 
 
 def salted(rows: Sequence[Example]) -> Salted:

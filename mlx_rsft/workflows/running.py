@@ -29,6 +29,7 @@ from mlx_rsft.workflows import (
 from mlx_rsft.workflows.held import Held
 from mlx_rsft.workflows.job import Job
 from mlx_rsft.workflows.reporter import Reporter
+from mlx_rsft.workflows.resting import Rests
 from mlx_rsft.workflows.spent import Clock, Spent
 from mlx_rsft.workflows.stepping import Looks
 
@@ -44,14 +45,17 @@ def carry_out(
     working_set_bytes = machine.device().working_set_bytes
     with (
         rundir.held(run_dir) as run,
-        machine.kept_awake(),
+        machine.kept_awake() as awake,
         machine.wired_memory(working_set_bytes),
     ):
         card = _begun(job, run)
         clock = Clock(job.held.spent if job.held else Spent())
         looks = Looks(job, run, clock, reporter)
-        outcome = stepping.train(job, run, looks, reporter)
+        floor = job.resolved.config.training.battery_floor
+        rests = Rests(floor, clock, awake, reporter)
+        outcome = stepping.train(job, run, looks, rests, reporter)
         steps_alone = clock.spent()
+        rundir.check_there(run)
         adapters.save(job.loaded.model, dict(job.adapter_config), run.adapter)
         if not outcome.interrupted:
             looks.finish(outcome)

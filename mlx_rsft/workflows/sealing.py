@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mlx_rsft import files, ledger, manifest
+from mlx_rsft.models import stored
 from mlx_rsft.rundir import RunDir
 from mlx_rsft.training import checkpoint
 from mlx_rsft.training.checkpoint import Facts
@@ -89,7 +90,18 @@ def _kept(run: RunDir, steps: Collection[int]) -> dict[str, str]:
         state = json.loads(facts.read_text(encoding="utf-8"))["state_sha256"]
         sealed[(inside / checkpoint.FACTS).as_posix()] = files.sha256(facts)
         sealed[(inside / checkpoint.STATE).as_posix()] = state
+        sealed |= _adapter(place / checkpoint.ADAPTER, inside / checkpoint.ADAPTER)
     return sealed
+
+
+def _adapter(folder: Path, inside: Path) -> dict[str, str]:
+    """Hashes of an adapter's files, if it is there; of its weights, as it says itself."""
+    config = folder / stored.CONFIG
+    if not config.is_file():
+        return {}
+    sums = json.loads(config.read_text(encoding="utf-8"))[stored.SUMS]
+    hashes = {**sums, config.name: files.sha256(config)}
+    return {(inside / name).as_posix(): digest for name, digest in hashes.items()}
 
 
 def so_far(run: RunDir) -> dict[str, dict[str, Any]]:

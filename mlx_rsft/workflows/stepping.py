@@ -20,6 +20,7 @@ from mlx_rsft.workflows.best import Standing, so_far
 from mlx_rsft.workflows.job import Job
 from mlx_rsft.workflows.keeping import Keeper
 from mlx_rsft.workflows.reporter import Reporter
+from mlx_rsft.workflows.resting import Rests
 from mlx_rsft.workflows.spent import Clock
 
 
@@ -80,7 +81,9 @@ class Looks:
             records.append(self._run.evals, entry)
 
 
-def train(job: Job, run: RunDir, looks: Looks, reporter: Reporter) -> Outcome:
+def train(
+    job: Job, run: RunDir, looks: Looks, rests: Rests, reporter: Reporter
+) -> Outcome:
     """Make all steps of a run; the model is left with its last good state.
 
     Raises:
@@ -91,7 +94,7 @@ def train(job: Job, run: RunDir, looks: Looks, reporter: Reporter) -> Outcome:
         job.split, job.objective, job.loaded, config, job.trunk, job.ranks
     )
     keeper = Keeper(run, stepper, job, looks.clock)
-    way = _Way(job, run, stepper, keeper, looks, reporter)
+    way = _Way(job, run, stepper, keeper, looks, rests, reporter)
     try:
         outcome = way.go(keeper.begin())
         if keeper.can_go_back(outcome):
@@ -100,7 +103,7 @@ def train(job: Job, run: RunDir, looks: Looks, reporter: Reporter) -> Outcome:
             outcome = way.go(start)
     except RankLost as problem:
         reporter.note(problem.message)  # now: a launcher ends this one soon
-        keeper.rescue()
+        keeper.save()
         raise
     return keeper.end(outcome)
 
@@ -114,6 +117,7 @@ class _Way:
     stepper: Stepper
     keeper: Keeper
     looks: Looks
+    rests: Rests
     reporter: Reporter
 
     def go(self, start: Position) -> Outcome:
@@ -128,6 +132,7 @@ class _Way:
             def record(step: StepRecord) -> str:
                 if start.note and step.step == start.step + 1:
                     step = replace(step, note=start.note)
+                step = replace(step, paused=self.rests.told())
                 records.append(self.run.steps, step.as_record())
                 noted = {"step": step.step, **step.rows.as_record()}
                 records.append(self.run.weights, noted)
@@ -136,7 +141,10 @@ class _Way:
                 if not step.skipped:
                     self.looks.between(step.step)
                 self.keeper.after(step)
-                return self.looks.why_stop
+                why_stop = self.looks.why_stop
+                if not why_stop and step.step < job.num_steps:
+                    self.rests.between(step.step, self.keeper.save)
+                return why_stop
 
             return loop.run(
                 self.stepper,

@@ -28,6 +28,8 @@ from mlx_rsft.workflows import (
     assemble,
     best,
     caching,
+    keeping,
+    mishaps,
     ranked,
     resuming,
     running,
@@ -88,6 +90,8 @@ def prepare_again(
         return job
     assert job.identity is not None
     resuming.check_same(held, job.identity)
+    if death := mishaps.after_death(job, run_dir):
+        reporter.note(death)
     reporter.note(f"goes on after step {held.step} of {job.num_steps}.")
     return replace(job, held=held, identity=held.card["identity"])
 
@@ -130,6 +134,7 @@ def _loaded(
     trunk = _trunk(config, loaded, split, rows, reporter)
     named = resuming.settled(named, split, trunk)
     num_steps = loop.num_steps(config.training, len(rows))
+    keeping.check(config.training, num_steps)
     job = Job(
         named,
         objective,
@@ -183,30 +188,25 @@ def train(job: Job, run_dir: Path, reporter: Reporter) -> dict[str, Any]:
             to stop at once, the last checkpoint stands.
         RunError: If loss or weights stayed non-finite, a disk is full or a rank is
             lost; the last good state is saved.
+        MachineError: If memory ran out; the last checkpoint stands.
     """
+    again = f"mlx-rsft train --run-dir {run_dir} --resume"
     try:
-        result, outcome = running.carry_out(job, run_dir, reporter)
+        with mishaps.named(job, run_dir, again):
+            result, outcome = running.carry_out(job, run_dir, reporter)
     except KeyboardInterrupt:
         raise Interrupted(
             "Stopped at once.",
             where=str(run_dir),
-            hint=f"To go on from its last checkpoint: mlx-rsft train --run-dir {run_dir} "
-            "--resume",
+            hint=f"To go on from its last checkpoint: {again}",
         ) from None
     except RankLost as problem:
         raise RunError(
             problem.message,
             where=str(run_dir),
             hint="See what it says. To go on from the last checkpoint, launch all of "
-            f"them again: mlx-rsft train --run-dir {run_dir} --resume",
+            f"them again: {again}",
         ) from None
-    except OSError as problem:
-        raise RunError(
-            f"The run cannot be written ({problem.strerror}).",
-            where=str(problem.filename or run_dir),
-            hint="Make room or give the folder back; to go on from its last checkpoint: "
-            f"mlx-rsft train --run-dir {run_dir} --resume",
-        ) from problem
     if job.trunk:
         job.trunk.close()
     running.raise_unless_done(outcome, job.num_steps, run_dir)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from mlx_rsft.cli import console
 from mlx_rsft.cli.main import COMMANDS
 
 from .conftest import processed, run, started, words
@@ -443,3 +444,27 @@ def test_generate_answers_a_file_and_says_how_many(tmp_path, tiny_folder):
         refused = run("generate", *flags, *wrong, cwd=tmp_path)
         assert refused.returncode == 2
         assert "--in" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("problem", "code", "said"),
+    [
+        (MemoryError("std::bad_alloc"), 2, "Memory ran out (std::bad_alloc)"),
+        (RuntimeError("[malloc] Unable to allocate 9 bytes."), 2, "Memory ran out"),
+        (OSError(28, "No space left on device", "/x/y"), 2, "/x/y: A file cannot be"),
+        (OSError(30, "Read-only file system", "/x/y"), 2, "name a place that can be"),
+        (RuntimeError("shapes differ"), 1, "This is a bug"),
+        (OSError(2, "No such file", "/x/y"), 1, "This is a bug"),
+    ],
+)
+def test_what_the_machine_does_to_a_command_is_told_from_a_bug(
+    problem, code, said, monkeypatch
+):
+    def fail(*_, **__):
+        raise problem
+
+    monkeypatch.setattr(console, "table", fail)
+    ran = run("metrics")
+    assert ran.returncode == code
+    assert said in ran.stderr
+    assert ("Traceback" in ran.stderr) == (code == 1)

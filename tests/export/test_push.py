@@ -106,6 +106,7 @@ def export(server, tiny_adapter, tiny_folder, tmp_path):
             check=False,
         )
         assert "Traceback" not in ran.stderr
+        assert token not in ran.stdout + ran.stderr
         return ran.returncode, " ".join(ran.stderr.split())
 
     return run

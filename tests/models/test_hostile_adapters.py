@@ -133,6 +133,15 @@ def test_wrong_shapes_are_named(stored):
     assert "down_proj" in said
 
 
+def test_whole_numbers_where_fractions_belong_are_named(stored):
+    folder, path = stored
+    tensors = {k: mx.array(v) for k, v in mx.load(str(path)).items()}
+    name = sorted(tensors)[0]
+    tensors[name] = tensors[name].astype(mx.int32)
+    mx.save_safetensors(str(path), tensors)
+    _assert_refused(folder, "holds I32, no fractions")
+
+
 @pytest.mark.parametrize(
     ("change", "match"),
     [

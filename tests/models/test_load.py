@@ -135,7 +135,10 @@ def test_a_folder_without_a_tokenizer_is_refused_before_its_weights_are_read(fol
         (lambda f: (f / "config.json").write_text("{"), r"config\.json"),
         (lambda f: _edit(f, model_type="nonesuch"), "nonesuch"),
         (lambda f: (f / "model.safetensors").unlink(), "weights"),
-        (lambda f: (f / "model.safetensors").write_bytes(b"xx"), "weights"),
+        (
+            lambda f: (f / "model.safetensors").write_bytes(b"xx"),
+            "no whole safetensors",
+        ),
         (lambda f: _edit(f, hidden_size=48), "weights"),
         (lambda f: (f / "tokenizer.json").write_text("{"), "tokenizer"),
     ],
@@ -144,7 +147,7 @@ def test_a_broken_folder_is_refused_by_name(folder, break_it, said):
     break_it(folder)
     with pytest.raises(ModelError, match=said) as caught:
         _load(folder)
-    assert caught.value.where == str(folder)
+    assert caught.value.where.startswith(str(folder))
 
 
 def test_what_is_no_model_is_said():

@@ -5,8 +5,6 @@ from mlx_rsft.config import FLAG, Layer
 from mlx_rsft.rundir import RunDir
 from mlx_rsft.workflows.reporter import Silent
 
-TIMES = ("tokens_per_s", "peak_bytes")
-
 
 class Listening(Silent):
     """Keeps notes, and with them the titles of what was done, in order."""
@@ -47,7 +45,7 @@ def outcome(folder):
     run = RunDir(folder)
     steps = list(records.read_lines(run.steps))
     for step in steps:
-        for name in TIMES:
-            del step[name]
+        for name in records.OF_THE_HOUR:
+            step.pop(name, None)
     adapter = (run.adapter / "adapters.safetensors").read_bytes()
     return adapter, steps, run.evals.read_text()

@@ -11,10 +11,11 @@ from mlx_rsft import config
 from mlx_rsft.errors import RunError
 from mlx_rsft.rundir import RunDir
 from mlx_rsft.training.loop import EASED
-from mlx_rsft.workflows import train
+from mlx_rsft.training.step import Stepper
+from mlx_rsft.workflows import compare, search, train
 from mlx_rsft.workflows.reporter import Silent
 
-from .conftest import outcome, short_run
+from .conftest import Listening, outcome, short_run
 
 NAME = "model.layers.2.self_attn.q_proj.lora_a"
 STEPS = 12
@@ -144,3 +145,56 @@ def test_a_state_that_is_not_finite_is_never_saved(trained):
     assert [path.parent.name for path in saved] == ["step-000000", "step-000002"]
     for path in saved:
         assert all(mx.isfinite(v).all().item() for v in mx.load(str(path)).values())
+
+
+@pytest.fixture
+def poisoned_dft(monkeypatch):
+    """Whenever an arm named dft makes its third step, its weights are NaN."""
+    real, made = Stepper.step, []
+
+    def step(self, *given):
+        if str(self.objective).startswith("dft"):
+            made.append(1)
+            if len(made) >= 3:
+                held = self.split.model.model.layers[2].self_attn.q_proj.lora_a
+                poison = mx.full(held.shape, math.nan)
+                self.split.model.load_weights([(NAME, poison)], strict=False)
+        return real(self, *given)
+
+    monkeypatch.setattr(Stepper, "step", step)
+
+
+def test_an_arm_that_stays_non_finite_is_named_recorded_and_never_the_winner(
+    tmp_path, tiny_folder, tiny_data, poisoned_dft
+):
+    asked = short_run(tiny_folder, tiny_data, training__steps=STEPS)
+    out, listener = tmp_path / "out", Listening()
+    request = compare.Request(arms=("sft", "dft"), out=out, seeds=1)
+    record = compare.compare(asked, request, listener)
+    arms = {arm["name"]: arm["diverged"] for arm in record["arms"]}
+    assert arms == {"base": False, "sft": False, "dft": True}
+    assert record["verdict"] == "no-go"
+    assert "dft came to no end, its loss was not finite" in record["reason"]
+    said = "dft-seed0: loss or gradient stayed non-finite; stopped after 7 of 12 steps"
+    assert any(note.startswith(said) for note in listener.notes)
+    run = RunDir(out / "runs" / "dft-seed0")
+    assert json.loads(run.manifest.read_text())["result"]["diverged"]
+    assert _is_finite(run)
+    assert json.loads((out / "comparison.json").read_text()) == record
+    assert compare.compare(asked, request, Listening())["reason"] == record["reason"]
+
+
+def test_a_trial_that_stays_non_finite_is_dropped_by_name(
+    tmp_path, tiny_folder, tiny_data, poisoned_dft
+):
+    asked = short_run(
+        tiny_folder, tiny_data, training__steps=STEPS, evaluation__metrics=("nll",)
+    )
+    request = search.Request(tmp_path / "out", arms=("sft", "dft"), kl_budget=50.0)
+    job = search.prepare(asked, request, Silent())
+    record = search.search(job, Silent())
+    (found,) = record["searches"]
+    dropped = {trial["name"]: trial["dropped"] for trial in found["trials"]}
+    lost = {why for name, why in dropped.items() if name.startswith("dft ")}
+    assert lost == {"diverged"}
+    assert found["chosen"].startswith("sft ")
