@@ -99,8 +99,9 @@ def train(job: Job, run: RunDir, looks: Looks, reporter: Reporter) -> Outcome:
             reporter.note(start.note)
             outcome = way.go(start)
     except RankLost as problem:
-        reporter.note(problem.message)  # now: a launcher ends this one soon
-        keeper.rescue()
+        with loop.undisturbed():  # what launched the ranks ends the others at once
+            reporter.note(problem.message)
+            keeper.rescue()
         raise
     return keeper.end(outcome)
 
