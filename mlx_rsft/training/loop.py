@@ -159,3 +159,13 @@ def _stop_requests() -> Generator[Callable[[], bool]]:
     finally:
         for kind, handler in before.items():
             signal.signal(kind, handler)
+
+
+@contextmanager
+def undisturbed() -> Generator[None]:
+    """Heed no SIGTERM while something is saved that takes but a moment."""
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

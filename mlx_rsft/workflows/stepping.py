@@ -102,8 +102,9 @@ def train(
             reporter.note(start.note)
             outcome = way.go(start)
     except RankLost as problem:
-        reporter.note(problem.message)  # now: a launcher ends this one soon
-        keeper.save()
+        with loop.undisturbed():  # what launched the ranks ends the others at once
+            reporter.note(problem.message)
+            keeper.save()
         raise
     return keeper.end(outcome)
 

@@ -29,7 +29,7 @@ def test_killed_starved_and_damaged_runs_end_as_they_should():
 
 
 def test_a_killed_rank_never_costs_a_run_its_bytes():
-    short = ("--ranks", "2", "--steps", "24", "--kills", "2", "--damages", "0")
+    short = ("--ranks", "2", "--steps", "16", "--kills", "2", "--damages", "0")
     found = _found(*short, "--every", "0")
     assert found["killed"]["kills"] == 2
     assert found["killed"]["hung"] == 0
