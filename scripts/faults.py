@@ -160,12 +160,12 @@ def _let_fail(number: int) -> None:
     left = number
 
     def failing(writer: Callable[..., None]) -> Callable[..., None]:
-        def write(path: Path, *more: Any) -> None:
+        def write(path: Path, *more: Any, **named: Any) -> None:
             nonlocal left
             left -= 1
             if left < 0:
                 raise OSError(28, "No space left on device", str(path))
-            writer(path, *more)
+            writer(path, *more, **named)
 
         return write
 
