@@ -92,17 +92,25 @@ def test_a_process_that_dies_for_memory_leaves_a_run_that_goes_on_and_says_so(
     words = ["train", "--model", tiny_folder, "--data", data, "--run-dir", folder]
     words += ["--objective", "sft", "--layers", "all", "--steps", 1]
     words += ["--batch-size", 64, "--token-budget", 65536]
-    ran = subprocess.run(
-        [sys.executable, "-c", LIMITED, *map(str, words)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-        env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
-    )
+    one_core = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
+
+    def ended(*command):
+        words = [sys.executable, *map(str, command)]
+        return subprocess.run(
+            words,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+            env=one_core,
+        )
+
+    ran = ended("-c", LIMITED, *words)
     # mlx's CPU backend and OpenBLAS end the process themselves; Metal raises an error.
     assert ran.returncode < 0 or "Memory" in ran.stderr, ran.stderr
-    again = run("train", "--run-dir", folder, "--resume", "--dry-run")
+    again = ended(
+        "-m", "mlx_rsft", *words[:1], "--run-dir", folder, "--resume", "--dry-run"
+    )
     assert again.returncode == 0, again.stderr
     said = " ".join(again.stderr.split())
     assert "goes on after step 0 of 1" in said
