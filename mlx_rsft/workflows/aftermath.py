@@ -105,7 +105,7 @@ def _look(
     stage.begin(stage.seeds[0])
     stage.loaded.model.eval()
     before = tokenwise.read(stage.split, rows, trunk=stage.trunk)
-    bare = effects.of_bare(*_asked(stage, rows))
+    bare = _asked(stage, rows).of_bare()
     found: dict[str, _Looked] = {}
     first = {run.arm: run for run in reversed(runs)}
     with reporter.task("look for side effects", len(stage.arms)) as advance:
@@ -132,9 +132,9 @@ def _look(
     )
 
 
-def _asked(stage: Stage, rows: Sequence[Example]) -> tuple[Any, Any, Any, int]:
+def _asked(stage: Stage, rows: Sequence[Example]) -> effects.Asked:
     most = stage.resolved.config.evaluation.max_tokens
-    return stage.split, stage.loaded.tokenizer, rows, most
+    return effects.Asked(stage.split, stage.loaded.tokenizer, rows, most, stage.trunk)
 
 
 def _told(found: Mapping[str, _Looked]) -> dict[str, list[dict[str, Any]]]:
@@ -164,7 +164,7 @@ def _looked(
     return _Looked(
         _histogram(stats),
         _weights(stage, objective, rows, stats),
-        effects.of_tuned(*_asked(stage, rows)),
+        _asked(stage, rows).of_tuned(),
         _answers(stage, [stage.splits.rows[name][place] for name, place in shown]),
     )
 

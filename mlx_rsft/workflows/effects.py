@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,11 @@ import numpy as np
 from mlx_rsft import evaluation
 from mlx_rsft.data.conversation import Example
 from mlx_rsft.data.source import TRAIN, VALID
-from mlx_rsft.evaluation import general, refusals
+from mlx_rsft.evaluation import Gauge, Measured, general, refusals
 from mlx_rsft.evaluation.refusals import HARMFUL, HARMLESS
 from mlx_rsft.models.fitted import OffSwitch, places
 from mlx_rsft.models.split import SplitModel
+from mlx_rsft.models.trunk import Trunk
 from mlx_rsft.records import Metric, finite
 from mlx_rsft.rundir import RunDir
 from mlx_rsft.workflows import finished, sealing
@@ -43,38 +45,65 @@ def some(rows: Sequence[Example], seed: int) -> list[Example]:
     return [rows[int(place)] for place in sorted(order[:ROWS])]
 
 
-def of_tuned(
-    split: SplitModel, tokenizer: Any, rows: Sequence[Example], max_tokens: int
-) -> list[Effect]:
-    """All of them, with drift where there is an adapter that can be taken off.
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What is looked at.
 
-    Args:
+    Attributes:
         split: The model.
         tokenizer: Of the model.
         rows: Of the task.
         max_tokens: Of a generated answer, at most.
+        trunk: Knows what the model's frozen blocks make of a row.
     """
-    without = "" if places(split.model) else DRIFT
-    return _measured(split, tokenizer, rows, max_tokens, without)
 
+    split: SplitModel
+    tokenizer: Any
+    rows: Sequence[Example]
+    max_tokens: int
+    trunk: Trunk | None
 
-def of_bare(
-    split: SplitModel, tokenizer: Any, rows: Sequence[Example], max_tokens: int
-) -> list[Effect]:
-    """The same of a model that drifted from nothing."""
-    return _measured(split, tokenizer, rows, max_tokens, DRIFT)
+    def of_tuned(self) -> list[Effect]:
+        """All of them, with drift where there is an adapter that can be taken off."""
+        return self._measured("" if places(self.split.model) else DRIFT)
 
+    def of_bare(self) -> list[Effect]:
+        """The same of a model that drifted from nothing."""
+        return self._measured(DRIFT)
 
-def beside_bare(
-    split: SplitModel, tokenizer: Any, rows: Sequence[Example], max_tokens: int
-) -> list[Effect]:
-    """Of the tuned model, each with ``base``: what the bare one has; None: not at hand."""
-    tuned = of_tuned(split, tokenizer, rows, max_tokens)
-    if not places(split.model):
-        return joined(tuned, [])
-    with OffSwitch(split.model).off():
-        bare = of_bare(split, tokenizer, rows, max_tokens)
-    return joined(tuned, bare)
+    def beside_bare(self) -> list[Effect]:
+        """Of the tuned model, each with ``base``: the bare one's; None: not at hand."""
+        tuned = self.of_tuned()
+        if not places(self.split.model):
+            return joined(tuned, [])
+        with OffSwitch(self.split.model).off():
+            return joined(tuned, self.of_bare())
+
+    def _measured(self, without: str) -> list[Effect]:
+        found: list[Effect] = []
+        asked = {
+            TASK: (self.rows, ON_TASK),
+            general.NAME: (general.examples(self.tokenizer), IN_GENERAL),
+        }
+        for name, (examples, metrics) in asked.items():
+            wanted = [m for m in metrics if not (without and m.startswith(without))]
+            gauges = evaluation.choose(wanted)
+            measured = self._of(examples, gauges, self.max_tokens)
+            for metric, figure in measured.metrics.items():
+                found.append(_effect(name, metric, figure, gauges[metric].better))
+        questions = refusals.examples(self.tokenizer)
+        measured = self._of(questions, evaluation.choose([REFUSAL]), REFUSAL_TOKENS)
+        for kind, better in WISHED.items():
+            figure = measured.tags[kind].metrics[REFUSAL]
+            found.append(_effect(kind, REFUSAL, figure, better))
+        return found
+
+    def _of(
+        self, rows: Sequence[Example], gauges: Mapping[str, Gauge], most: int
+    ) -> Measured:
+        return evaluation.measure(
+            self.split, self.tokenizer, rows, gauges, most, trunk=self.trunk
+        )
 
 
 def joined(
@@ -96,33 +125,6 @@ def note(run: RunDir, found: Sequence[Mapping[str, Any]]) -> None:
     made = json.loads(json.dumps(finite(list(found))))
     if card.get("effects") != made:
         sealing.rewrite_card(run, card | {"effects": made}, "side effects")
-
-
-def _measured(
-    split: SplitModel,
-    tokenizer: Any,
-    rows: Sequence[Example],
-    max_tokens: int,
-    without: str,
-) -> list[Effect]:
-    found: list[Effect] = []
-    asked = {
-        TASK: (rows, ON_TASK, max_tokens),
-        general.NAME: (general.examples(tokenizer), IN_GENERAL, max_tokens),
-    }
-    for name, (examples, metrics, most) in asked.items():
-        wanted = [m for m in metrics if not (without and m.startswith(without))]
-        gauges = evaluation.choose(wanted)
-        measured = evaluation.measure(split, tokenizer, examples, gauges, most)
-        for metric, figure in measured.metrics.items():
-            found.append(_effect(name, metric, figure, gauges[metric].better))
-    gauges = evaluation.choose([REFUSAL])
-    questions = refusals.examples(tokenizer)
-    measured = evaluation.measure(split, tokenizer, questions, gauges, REFUSAL_TOKENS)
-    for kind, better in WISHED.items():
-        figure = measured.tags[kind].metrics[REFUSAL]
-        found.append(_effect(kind, REFUSAL, figure, better))
-    return found
 
 
 def _effect(name: str, metric: str, figure: Metric, better: str) -> Effect:

@@ -45,10 +45,19 @@ def measured(stage: Stage, load_s: float, reporter: Reporter) -> Pace:
         for name, objective in stage.arms.items():
             step[name] = foreseen.seconds_per_step(stage, objective)
             advance(1, f"{name} {step[name]:.2f} s")
-        side = _side(stage, rows, whole)
+        written = _written(stage, rows)
         advance(1)
     fill = max(0.0, whole - score) if stage.trunk else 0.0
-    return Pace(load_s, fill, step, score, side, load_s + side)
+    passes = 3 * (GENERAL_ROWS + effects.ROWS)
+    prompts = fill * GENERAL_ROWS + whole * SAFETY_ROWS
+    return Pace(
+        load=load_s,
+        fill=fill,
+        step=step,
+        score=score,
+        side=written + prompts + score * passes,
+        ending=load_s + written + prompts + whole * passes,
+    )
 
 
 def work(stage: Stage) -> Work:
@@ -90,14 +99,8 @@ def _score(stage: Stage, rows: list[Example], trunk: Trunk | None) -> None:
     )
 
 
-def _side(stage: Stage, rows: list[Example], whole_pass: float) -> float:
-    """A look at side effects, from how long whole passes and written tokens take.
-
-    Args:
-        stage: The comparison.
-        rows: Some rows.
-        whole_pass: Seconds of a row through all blocks.
-    """
+def _written(stage: Stage, rows: list[Example]) -> float:
+    """Seconds of the answers of a look at side effects, from those of a few tokens."""
     stage.loaded.model.eval()
     some = rows[:WRITTEN]
     first = _seconds(lambda: _write(stage, some, 1))
@@ -106,9 +109,7 @@ def _side(stage: Stage, rows: list[Example], whole_pass: float) -> float:
     longest = min(max(row.num_supervised for row in rows), limit)
     written = first + another / TOKENS * (longest - 1)
     declined = first + another / TOKENS * (effects.REFUSAL_TOKENS - 1)
-    passes = 3 * GENERAL_ROWS + 3 * effects.ROWS + SAFETY_ROWS
-    writing = effects.ROWS * written + SAFETY_ROWS * declined
-    return passes * whole_pass + writing / len(some)
+    return (effects.ROWS * written + SAFETY_ROWS * declined) / len(some)
 
 
 def _write(stage: Stage, rows: list[Example], tokens: int) -> None:

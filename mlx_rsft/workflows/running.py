@@ -117,9 +117,9 @@ def _beside(job: Job, reporter: Reporter) -> Sequence[Mapping[str, Any]] | None:
     job.loaded.model.eval()
     rows = effects.task_rows(job.splits, config.seed)
     with reporter.task("look for side effects", 1) as advance:
-        found = effects.beside_bare(
-            job.split, job.loaded.tokenizer, rows, config.evaluation.max_tokens
-        )
+        tokenizer, most = job.loaded.tokenizer, config.evaluation.max_tokens
+        asked = effects.Asked(job.split, tokenizer, rows, most, job.trunk)
+        found = asked.beside_bare()
         advance(1)
     return found
 
