@@ -23,7 +23,7 @@ GENERAL_ROWS, SAFETY_ROWS = 42, 30
 """Bundled prompts that side effects are looked for on; a test holds this to the files."""
 LOOKS = 2
 """So often a run looks at the valid split: half-way, and in the end."""
-WRITTEN, TOKENS = 4, 4
+WRITTEN, TOKENS = 8, 4
 """So many answers are begun, and go on for so long, to see how long one takes."""
 
 

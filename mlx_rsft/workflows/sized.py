@@ -31,7 +31,7 @@ ROBUST = "dft:floor=0.1"
 NOISY = 0.1
 """Share of rows that look mislabelled from which on that one is tried first."""
 PROBE_ROWS = 256
-SHARE = 0.8
+SHARE = 0.9
 """Of the minutes; a measured step is no promise, and other programs want to run too."""
 COMPARED, PROBED, SUSPECTS = "compared", "probe.html", "suspects.csv"
 
