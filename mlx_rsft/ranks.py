@@ -22,7 +22,7 @@ import mlx.core as mx
 import numpy as np
 
 from mlx_rsft import machine
-from mlx_rsft.errors import MachineError, RunError
+from mlx_rsft.errors import ConfigError, MachineError, RunError
 
 BACKENDS = ("ring", "jaccl", "mpi")
 STEP_SECONDS = 600.0
@@ -126,8 +126,7 @@ class Ranks:
 
     def _patience(self) -> float:
         """Seconds to wait for ranks that do as much as this one has done by now."""
-        least = float(os.environ.get("MLX_RSFT_PATIENCE", STEP_SECONDS))
-        return least + 10 * (time.monotonic() - self._last)
+        return _least_patience() + 10 * (time.monotonic() - self._last)
 
     def _sum(self, array: mx.array, seconds: float) -> mx.array:
         mx.eval(array)  # a GPU has to be done before the CPU sends its result
@@ -172,6 +171,7 @@ def here() -> Ranks:
     backend = machine.launched_by()
     if not backend:
         return ALONE
+    _least_patience()  # says now if it is no number
     if backend not in BACKENDS:
         raise MachineError(
             f"Ranks are not connected by {backend} here.",
@@ -203,6 +203,19 @@ def _woken_after(seconds: float) -> Generator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+@functools.cache
+def _least_patience() -> float:
+    said = os.environ.get("MLX_RSFT_PATIENCE", str(STEP_SECONDS))
+    try:
+        return float(said)
+    except ValueError:
+        raise ConfigError(
+            f"{said!r} is no number of seconds.",
+            where="MLX_RSFT_PATIENCE",
+            hint=f"Leave it out for {STEP_SECONDS:.0f}.",
+        ) from None
 
 
 @functools.cache

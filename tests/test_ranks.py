@@ -2,14 +2,16 @@ import pytest
 
 from mlx_rsft import ranks
 from mlx_rsft.cli.main import main
-from mlx_rsft.errors import MachineError
+from mlx_rsft.errors import ConfigError, MachineError
 
 
 @pytest.fixture(autouse=True)
 def _connected_anew():
     ranks.here.cache_clear()
+    ranks._least_patience.cache_clear()
     yield
     ranks.here.cache_clear()
+    ranks._least_patience.cache_clear()
 
 
 def test_a_process_that_nobody_launched_is_alone_and_exchanges_nothing():
@@ -37,6 +39,14 @@ def test_ranks_that_cannot_be_connected_say_so(monkeypatch, tmp_path):
     monkeypatch.setenv("MLX_HOSTFILE", str(hosts))
     monkeypatch.setenv("MLX_RANK", "0")
     with pytest.raises(MachineError, match="do not find each other"):
+        ranks.here()
+
+
+def test_a_patience_that_is_no_number_is_refused_before_ranks_connect(monkeypatch):
+    monkeypatch.setenv("NCCL_HOST_IP", "")
+    monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "2")
+    monkeypatch.setenv("MLX_RSFT_PATIENCE", "soon")
+    with pytest.raises(ConfigError, match=r"'soon' is no number of seconds"):
         ranks.here()
 
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from mlx_rsft.data import formats, render
 from mlx_rsft.data.conversation import Example
 from mlx_rsft.data.tokenizing import ChatTokenizer
+from mlx_rsft.evaluation import bundled
 from mlx_rsft.evaluation.evidence import BASE, ENTROPY
 from mlx_rsft.evaluation.spelling import Gauge, choose
 
@@ -26,11 +26,7 @@ def examples(tokenizer: ChatTokenizer) -> list[Example]:
     Raises:
         ModelError: If the model has no chat template.
     """
-    return [
-        example
-        for row in formats.read_conversations(FILE)
-        for example in render.render(row, tokenizer, render.LAST)
-    ]
+    return bundled.examples(FILE, tokenizer)
 
 
 def fitting(metrics: Mapping[str, Gauge]) -> dict[str, Gauge]:

@@ -11,9 +11,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from mlx_rsft.data import formats, render
 from mlx_rsft.data.conversation import Example
 from mlx_rsft.data.tokenizing import ChatTokenizer
+from mlx_rsft.evaluation import bundled
 from mlx_rsft.evaluation.judges import Judge
 
 FILE = Path(__file__).with_name("safety.jsonl")
@@ -41,11 +41,7 @@ def examples(tokenizer: ChatTokenizer) -> list[Example]:
     Raises:
         ModelError: If the model has no chat template.
     """
-    return [
-        example
-        for row in formats.read_conversations(FILE)
-        for example in render.render(row, tokenizer, render.LAST)
-    ]
+    return bundled.examples(FILE, tokenizer)
 
 
 def declines() -> Judge:
