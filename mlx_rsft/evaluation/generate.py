@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -50,16 +51,42 @@ def answers(
     examples: Sequence[Example],
     max_tokens: int,
     report: Callable[[int], None] | None = None,
+    agreed: Sequence[int] = (),
 ) -> list[Answer]:
-    """The greedy answer to each example's last prompt, at most ``max_tokens`` long."""
-    written: list[Answer] = []
-    for begin in range(0, len(examples), BATCH_ROWS):
-        group = examples[begin : begin + BATCH_ROWS]
-        prompts = [list(example.prompt) for example in group]
-        written += _batch(model, tokenizer, prompts, max_tokens)
+    """The greedy answer to each example's last prompt.
+
+    Args:
+        model: With or without an adapter.
+        tokenizer: Turns its tokens into text.
+        examples: Rows; what is demonstrated in them is not looked at.
+        max_tokens: Of an answer, at most, its end included.
+        report: Is told rows done.
+        agreed: How many leading tokens of each demonstrated turn are known to be the
+            model's first choice; greedy decoding would write them, so it begins behind.
+    """
+    known = agreed or [0] * len(examples)
+    begun = [
+        list(example.tokens[example.spans[-1][0] :][: min(count, max_tokens)])
+        for example, count in zip(examples, known, strict=True)
+    ]
+    ends = tokenizer.eos_token_ids
+    todo = [
+        place
+        for place, tokens in enumerate(begun)
+        if len(tokens) < max_tokens and not ends & set(tokens)
+    ]
+    if report:
+        report(len(examples) - len(todo))
+    for first in range(0, len(todo), BATCH_ROWS):
+        group = todo[first : first + BATCH_ROWS]
+        prompts = [[*examples[place].prompt, *begun[place]] for place in group]
+        left = [max_tokens - len(begun[place]) for place in group]
+        written = _written(model, tokenizer, prompts, left)
+        for place, tokens in zip(group, written, strict=True):
+            begun[place] += tokens
         if report:
             report(len(group))
-    return written
+    return [_answer(tokenizer, tokens, max_tokens) for tokens in begun]
 
 
 def samples(
@@ -110,6 +137,19 @@ def _batch(
     max_tokens: int,
     **options: Any,
 ) -> list[Answer]:
+    most = [max_tokens] * len(prompts)
+    written = _written(model, tokenizer, prompts, most, **options)
+    return [_answer(tokenizer, tokens, max_tokens) for tokens in written]
+
+
+def _written(
+    model: nn.Module,
+    tokenizer: Any,
+    prompts: list[list[int]],
+    max_tokens: list[int],
+    **options: Any,
+) -> list[list[int]]:
+    """What follows each prompt, without the token that ends a turn."""
     from mlx_lm.generate import batch_generate
 
     made = batch_generate(
@@ -120,11 +160,14 @@ def _batch(
         return_token_ids=True,
         **options,
     )
-    # Only an end-of-turn token, which is left out, ends an answer early.
-    return [
-        Answer(text, len(ids), len(ids) < max_tokens)
-        for text, ids in zip(made.texts, made.token_ids or (), strict=True)
-    ]
+    return made.token_ids or []
+
+
+def _answer(tokenizer: Any, tokens: list[int], max_tokens: int) -> Answer:
+    """Only an end of turn, which is no part of it, ends an answer early."""
+    ends = tokenizer.eos_token_ids
+    said = list(itertools.takewhile(lambda token: token not in ends, tokens))
+    return Answer(tokenizer.decode(said), len(said), len(said) < max_tokens)
 
 
 def stream(

@@ -27,6 +27,7 @@ class RowScore:
             included: greedy decoding would then write exactly this answer.
         entropy: Of the model's distribution at its supervised tokens, summed, nats;
             NaN unless asked for.
+        agreed: Leading tokens of the last turn that were all the first choice.
     """
 
     nll: float
@@ -35,6 +36,7 @@ class RowScore:
     correct: int
     exact: bool
     entropy: float = math.nan
+    agreed: int = 0
 
 
 def score(
@@ -73,12 +75,14 @@ def _rows(
     for example in group:
         end = begin + example.num_supervised
         start, stop = example.spans[-1]
+        last = hits[end - (stop - start) : end]
         yield RowScore(
             nll=float(-logp[begin:end].sum(dtype=np.float64)),
             probability=float(np.exp(logp[begin:end]).sum(dtype=np.float64)),
             tokens=end - begin,
             correct=int(hits[begin:end].sum()),
-            exact=bool(hits[end - (stop - start) : end].all()),
+            exact=bool(last.all()),
             entropy=math.nan if entropy is None else float(entropy[begin:end].sum()),
+            agreed=int(np.cumprod(last).sum()),
         )
         begin = end

@@ -98,7 +98,10 @@ def measure(
     scores = likelihood.score(split, examples, report, trunk, entropy=ENTROPY in needs)
     written: list[Answer] = []
     if WRITTEN in needs:
-        written = generate.answers(model, tokenizer, examples, max_tokens)
+        agreed = [score.agreed for score in scores]
+        written = generate.answers(
+            model, tokenizer, examples, max_tokens, agreed=agreed
+        )
     known = Evidence(
         examples,
         scores,

@@ -1,7 +1,8 @@
 """Objectives against each other: same start, same order, same rows, paired statistics.
 
 OUT/  plan.json        what is compared, and what can be found, written before training
-      runs/ARM-seedN/  one run each, as ``train`` writes it, and scores/SPLIT.json
+      runs/ARM-seedN/  one run each, as ``train`` writes it, and scores/SPLIT.json: what
+                       metrics say of every row, and the answers that were written
       base/SPLIT.json  the bare model's scores
       aftermath.json   what training did beside its task
       comparison.json  everything that was found

@@ -8,6 +8,7 @@ from typing import Any
 
 from mlx_rsft import evaluation, files
 from mlx_rsft.evaluation import Gauge, general
+from mlx_rsft.evaluation.values import Values
 from mlx_rsft.records import Metric
 from mlx_rsft.workflows import arms, standings
 from mlx_rsft.workflows.arms import Run, Stage
@@ -158,7 +159,7 @@ def bare(
     """
     title = "score the bare model"
     reached = {
-        name: standings.measured_now(stage, name, title, reporter)
+        name: standings.measured_now(stage, name, title, reporter).values
         for name in stage.tests
     }
     standings.measured_now(on_general(stage), general.NAME, title, reporter)
@@ -175,13 +176,13 @@ def _run(stage: Stage, trial: Trial, steps: int) -> Run:
 
 
 def summarised(
-    stage: Stage, reached: Mapping[str, Rows], places: Places
+    stage: Stage, reached: Mapping[str, Mapping[str, Values]], places: Places
 ) -> dict[str, dict[str, Metric]]:
     """The figures of each split, over the rows that count."""
     return {
         name: {
-            metric: stage.gauges[metric].summarise(values.at(places[name]))
-            for metric, values in reached[name].items()
+            metric: gauge.summarise(reached[name][metric].at(places[name]))
+            for metric, gauge in stage.gauges.items()
         }
         for name in places
     }

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from mlx_rsft import config as configuration
-from mlx_rsft.config import Resolved
+from mlx_rsft.config import FLAG, SET, Resolved
 from mlx_rsft.data.source import TRAIN
-from mlx_rsft.errors import ConfigError, RunError
+from mlx_rsft.errors import ConfigError, RunError, raise_together
 from mlx_rsft.evaluation import Gauge
 from mlx_rsft.models import adapters, fitted
 from mlx_rsft.models.load import LoadedModel
@@ -45,6 +45,13 @@ class Plot:
     baseline: str = ""
 
 
+OF_ONE_RUN = (
+    *("checkpoint_every", "keep", "keep_at", "eval_every"),
+    *("best", "patience", "least_gain", "kl_budget"),
+)
+"""Training settings of a run by itself: which of its states it saves and which it keeps."""
+
+
 def check_settings(resolved: Resolved, what: str) -> None:
     """Raise ConfigError for settings with which arms cannot be trained alike.
 
@@ -60,6 +67,17 @@ def check_settings(resolved: Resolved, what: str) -> None:
             where="objective",
             hint="Leave [objective] out of the settings.",
         )
+    raise_together(
+        [
+            ConfigError(
+                f"{what} trains every arm to its end, and leaves no checkpoints.",
+                where=f"training.{name}",
+                hint="Leave it out; mlx-rsft train has a use for it.",
+            )
+            for name in OF_ONE_RUN
+            if resolved.origins.get(f"training.{name}") in {FLAG, SET}
+        ]
+    )
     optimizers.check(resolved.config.optimizer, resolved.config.adapter)
     adapters.check(resolved.config.adapter)
     starting.refuse(resolved.config)

@@ -11,7 +11,7 @@ from typing import Any
 
 from mlx_rsft import __version__, evaluation, files, manifest, records
 from mlx_rsft.data.source import TEST, TRAIN, VALID
-from mlx_rsft.evaluation import differences, verdict
+from mlx_rsft.evaluation import Measured, differences, verdict
 from mlx_rsft.evaluation.differences import Measurements
 from mlx_rsft.evaluation.values import Values
 from mlx_rsft.records import finite
@@ -28,7 +28,7 @@ FEW_ROWS = 50
 SAMPLE = 256
 """So many training rows show how the bare model's rows differ, if there is no valid."""
 Rows = dict[str, Values]
-"""The values of one split's rows, by metric."""
+"""What metrics say of a split's rows."""
 
 
 def role(split: str) -> str:
@@ -39,7 +39,10 @@ def role(split: str) -> str:
 def measured(
     stage: Stage, split: str, folder: Path, title: str, reporter: Reporter
 ) -> Rows:
-    """What every metric says of every row, by the model as it is; kept in ``folder``."""
+    """What metrics say of every row, by the model as it is.
+
+    It is kept in ``folder``, with the answers, if a metric had some written.
+    """
     asked = asdict(stage.resolved.config.evaluation)
     key = {
         "metrics": list(stage.gauges),
@@ -53,19 +56,21 @@ def measured(
             sealing.add(RunDir(folder.parent), "scores", [place])
             return {name: Values(**values) for name, values in held["rows"].items()}
     found = measured_now(stage, split, title, reporter)
-    held = {name: asdict(values) for name, values in found.items()}
-    files.write_json(place, {"of": key, "rows": held})
+    rows = {name: found.values[name] for name in stage.gauges}
+    held = {name: asdict(values) for name, values in rows.items()}
+    answers = [answer.text for answer in found.written]
+    files.write_json(place, {"of": key, "rows": held, "answers": answers})
     sealing.add(RunDir(folder.parent), "scores", [place])
-    return found
+    return rows
 
 
-def measured_now(stage: Stage, split: str, title: str, reporter: Reporter) -> Rows:
+def measured_now(stage: Stage, split: str, title: str, reporter: Reporter) -> Measured:
     """The same, and nothing is kept."""
     rows = stage.splits.rows[split]
     rows = rows[:SAMPLE] if split == TRAIN else rows
     stage.loaded.model.eval()
     with reporter.task(f"{title} on {split}", len(rows)) as advance:
-        found = evaluation.measure(
+        return evaluation.measure(
             stage.split,
             stage.loaded.tokenizer,
             rows,
@@ -74,7 +79,6 @@ def measured_now(stage: Stage, split: str, title: str, reporter: Reporter) -> Ro
             advance,
             stage.trunk,
         )
-    return {name: found.values[name] for name in stage.gauges}
 
 
 def measure_all(
@@ -273,10 +277,7 @@ def _curves(stage: Stage, runs: Sequence[Run], on_valid: Rows) -> list[dict[str,
     return points
 
 
-def limits(
-    stage: Stage,
-    plan: Mapping[str, Any],
-) -> list[str]:
+def limits(stage: Stage, plan: Mapping[str, Any]) -> list[str]:
     """What this comparison cannot say, in sentences."""
     said: list[str] = []
     if len(stage.seeds) == 1:

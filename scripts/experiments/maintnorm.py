@@ -34,8 +34,6 @@ from mlx_rsft.cli.console import TerminalReporter
 from mlx_rsft.config import FLAG, Layer, Resolved
 from mlx_rsft.errors import DataError, RsftError
 from mlx_rsft.objectives import build
-from mlx_rsft.workflows import answering
-from mlx_rsft.workflows.answering import Job
 from mlx_rsft.workflows.compare import Request
 
 COMPANIES = "abc"
@@ -46,11 +44,13 @@ ASKED = (
 )
 STAGED = "dft:floor=0.1,schedule=staged,until=0.5"
 ARMS = ("sft", "dft", "dft:floor=0.1", STAGED)
+WRITES = "generated_exact_match"
+"""For it answers are written, of which words are counted."""
 SETTINGS: dict[str, object] = {
     "adapter.layers": "last:8",
     "adapter.rank": 16,
     "training.batch_size": 16,
-    "evaluation.metrics": ["exact_match", "nll"],
+    "evaluation.metrics": ["exact_match", "nll", WRITES],
     "evaluation.max_tokens": 48,
 }
 TESTS = {"test": "a", "b": "b", "c": "c"}
@@ -192,7 +192,7 @@ def compared(asked: argparse.Namespace) -> list[str]:
             else experiment.run_folder(out, arm, seed, rates[arm])
             for seed in range(asked.seeds)
         ]
-        _add_tokens(reached[arm], resolved, runs, reporter)
+        _add_tokens(reached[arm], resolved, runs)
     against = experiment.judged(experiment.against_plain(reached), reached)
     found = {
         "name": "maintnorm",
@@ -212,22 +212,16 @@ def compared(asked: argparse.Namespace) -> list[str]:
 
 
 def _add_tokens(
-    reached: dict[str, Any],
-    resolved: Resolved,
-    runs: Sequence[Path],
-    reporter: TerminalReporter,
+    reached: dict[str, Any], resolved: Resolved, runs: Sequence[Path]
 ) -> None:
-    """Precision, recall and error reduction of one arm, from what its runs write."""
+    """Precision, recall and error reduction of one arm, from the answers of its runs."""
     for split in TESTS:
-        asked = Path(resolved.config.data.source) / f"{file(split)}.jsonl"
-        notes = _read(asked)
+        notes = _read(Path(resolved.config.data.source) / f"{file(split)}.jsonl")
         seeds: list[list[Counts]] = []
         for run in runs:
-            job = Job(asked, run / "answers" / f"{split}.jsonl")
-            if not job.out.exists():
-                answering.answer_file(resolved, run / "adapter", job, reporter)
-            written = [one["answer"] for one in _read(job.out)]
-            seeds.append([_counted(*pair) for pair in zip(notes, written, strict=True)])
+            scores = json.loads((run / "scores" / f"{split}.json").read_text("utf-8"))
+            answers = zip(notes, scores["answers"], strict=True)
+            seeds.append([_counted(note, written) for note, written in answers])
         reached[split] |= {
             name: [figure(held) for held in seeds] for name, figure in FIGURES.items()
         }

@@ -110,6 +110,10 @@ TIERS: dict[str, tuple[Tier, ...]] = {
 }
 
 
-def of(size: str, name: str) -> list[Tier]:
-    """The models that an experiment is tried on at a size."""
-    return [tier for tier in TIERS[size] if not tier.only or name in tier.only]
+def of(size: str, name: str, label: str | None = None) -> list[Tier]:
+    """The models that an experiment is tried on at a size, or the one of that label."""
+    return [
+        tier
+        for tier in TIERS[size]
+        if (not tier.only or name in tier.only) and label in {None, tier.label}
+    ]

@@ -1,5 +1,6 @@
 import json
 import os
+import resource
 import shlex
 import signal
 import subprocess
@@ -56,19 +57,25 @@ def test_help_answers_at_once_with_an_example_and_without_the_model_libraries(co
     )
     seconds = []
     for _ in range(5):
-        began = time.perf_counter()
+        began = _seconds_of_children()
         ran = subprocess.run(
             [sys.executable, "-c", code, *command],
             capture_output=True,
             text=True,
             check=False,
         )
-        seconds.append(time.perf_counter() - began)
+        seconds.append(_seconds_of_children() - began)
         assert ran.returncode == 0, ran.stderr
         if seconds[-1] < 0.3:
             break
     assert command in GROUPS or "mlx-rsft" in ran.stdout.split("Options")[1]
     assert min(seconds) < 0.3
+
+
+def _seconds_of_children():
+    """Of a core; other work on the machine does not count."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def test_a_run_leaves_what_the_contract_says(tmp_path, tiny_folder, tiny_data):

@@ -2,7 +2,8 @@ import mlx.core as mx
 
 from mlx_rsft import testing
 from mlx_rsft.data.conversation import Example
-from mlx_rsft.evaluation import generate
+from mlx_rsft.evaluation import generate, likelihood
+from mlx_rsft.models.split import SplitModel
 
 
 def _greedy(model, prompt, count, end):
@@ -69,3 +70,37 @@ def test_samples_follow_the_seed_and_come_near_greedy_when_cold():
     assert drawn() != drawn(seed=1)
     greedy = generate.answers(model, tokenizer, examples, 6)
     assert drawn(temperature=1e-4) == [[answer] * 4 for answer in greedy]
+
+
+def test_answers_that_begin_behind_what_is_known_are_those_decoded_from_the_start():
+    model, tokenizer = testing.tiny_model(), testing.byte_tokenizer()
+    end = _greedy(model, (3,), 6, None)[-1]  # a token that it does write
+    tokenizer.eos_token_ids = {end}
+    prompts = [Example((n, 1), ((1, 2),), "f") for n in range(1, 30)]
+    plain = generate.answers(model, tokenizer, prompts, max_tokens=10)
+    shown, agreed = [], []
+    for prompt in prompts:
+        tokens = [*_greedy(model, prompt.prompt, 12, end), end]
+        right = prompt.tokens[0] % len(tokens)  # then a token that it would not choose
+        tokens[right:] = [token ^ 1 for token in tokens[right:]]
+        row = (*prompt.prompt, *tokens)
+        shown.append(Example(row, ((1, len(row)),), "f"))
+        agreed.append(right)
+    scores = likelihood.score(SplitModel(model), shown)
+    assert [score.agreed for score in scores] == agreed
+    told = []
+    written = generate.answers(model, tokenizer, shown, 10, told.append, agreed)
+    assert written == plain
+    assert sum(told) == len(shown)
+
+
+def test_a_row_that_is_right_throughout_is_not_decoded(monkeypatch):
+    model, tokenizer = testing.tiny_model(), testing.byte_tokenizer()
+    end = testing.VOCABULARY - 1
+    tokens = [5, *_greedy(model, (5,), 4, None), end]
+    rows = [Example(tuple(tokens), ((1, len(tokens)),), "f")]
+    monkeypatch.setattr(generate, "_written", None)  # calling it would raise
+    (whole,) = generate.answers(model, tokenizer, rows, 9, agreed=[5])
+    assert (whole.tokens, whole.ended) == (4, True)
+    (cut,) = generate.answers(model, tokenizer, rows, 3, agreed=[5])
+    assert (cut.tokens, cut.ended) == (3, False)

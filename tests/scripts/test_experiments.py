@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from mlx_rsft import testing
+from mlx_rsft.errors import RunError
 from mlx_rsft.evaluation.values import Values
+from mlx_rsft.workflows.reporter import Silent
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "scripts" / "experiments"
@@ -204,6 +206,31 @@ def test_a_cut_off_is_refuted_by_what_is_worse_above_and_better_below(load):
     assert thresholds.allowed([worse, unknown, better]) == "0.20 to 0.80"
     assert thresholds.allowed([unknown]).startswith("any")
     assert thresholds.allowed([point(0.9, -0.3, -0.1), better]).startswith("none")
+
+
+def test_what_is_missing_is_done_the_longest_first_and_what_shares_runs_together(
+    load, tmp_path
+):
+    apart, run = load("apart"), load("run")
+    made = list(run.EXPERIMENTS.values())
+
+    def names(size, label=None):
+        found = apart.pieces(made, size, label, tmp_path)
+        return [(list(piece.names), piece.label) for piece in found]
+
+    assert names("T0")[0] == (["H2", "H5"], "tiny")
+    assert len(names("T0")) == 5
+    assert names("T1", "Gemma-3-270M") == [(["H2", "H5"], "Gemma-3-270M")]
+    (tmp_path / "H2" / "tiny").mkdir(parents=True)
+    (tmp_path / "H2" / "tiny" / "found.json").write_text("{}")
+    assert (["H5"], "tiny") in names("T0")
+
+
+def test_a_process_that_fails_is_named_with_what_it_said(load, tmp_path):
+    apart = load("apart")
+    piece = apart.Piece(["H1"], "T0", "no-such-model", 1.0)
+    with pytest.raises(RunError, match="invalid choice: 'no-such-model'"):
+        apart.carry_out([piece], tmp_path, Silent())
 
 
 def test_claims_speak_of_arms_splits_and_metrics_that_are_there(load):

@@ -7,14 +7,15 @@ import mlx.core as mx
 import pytest
 from mlx.utils import tree_flatten
 
-from mlx_rsft import records
+from mlx_rsft import config, records
+from mlx_rsft.config import Layer
 from mlx_rsft.errors import ConfigError, DataError, Interrupted, RunError
 from mlx_rsft.evaluation.values import Values
 from mlx_rsft.workflows import aftermath, arms, audit, compare, standings, train
 from mlx_rsft.workflows.compare import Request
 from mlx_rsft.workflows.reporter import Silent
 
-from .conftest import Listening, short_run
+from .conftest import Listening, short_run, short_settings
 
 
 def _request(out, **changes):
@@ -200,6 +201,31 @@ def test_scores_are_those_of_the_saved_adapter(compared, tiny_folder, tiny_data)
         values.append(found["splits"]["shifted"]["metrics"]["nll"]["value"])
     arm = record["arms"][1]["splits"]["shifted"]["metrics"]["nll"]
     assert arm["value"] == pytest.approx(sum(values) / 2, rel=1e-5)
+
+
+def test_what_was_written_is_kept_beside_its_marks(tmp_path, tiny_folder, tiny_data):
+    marks_of_written = {"evaluation__metrics": ("exact_match", "generated_exact_match")}
+    asked, out = short_run(tiny_folder, tiny_data, **marks_of_written), tmp_path / "out"
+    compare.compare(asked, _request(out, arms=("sft",), seeds=1), Silent())
+    lines = (tiny_data / "test_shifted.jsonl").read_text().splitlines()
+    right = [json.loads(line)["completion"] for line in lines]
+    (place,) = out.glob("runs/*/scores/shifted.json")
+    scores = json.loads(place.read_text())
+    answers = zip(scores["answers"], right, strict=True)
+    marks = [float(answer.strip() == shown) for answer, shown in answers]
+    assert marks == scores["rows"]["generated_exact_match"]["totals"]
+
+
+def test_a_setting_of_one_run_is_refused_by_name_and_not_from_its_own_file(
+    tmp_path, tiny_folder, tiny_data
+):
+    keep = {"training__keep_at": (1,)}
+    asked = short_run(tiny_folder, tiny_data, **keep)
+    with pytest.raises(ConfigError, match=r"keep_at: A comparison .* no checkpoints"):
+        compare.prepare(asked, _request(tmp_path / "out"), Silent())
+    settings = short_settings(tiny_folder, tiny_data, **keep)
+    asked = config.resolve([Layer("config.toml", settings)])
+    compare.prepare(asked, _request(tmp_path / "out"), Silent())
 
 
 def test_a_stopped_comparison_goes_on_where_it_was(
