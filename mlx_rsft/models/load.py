@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,7 +57,14 @@ class LoadedModel:
 def identity(folder: Path) -> dict[str, str]:
     """Hashes of the files of a model folder that decide what it answers."""
     found = sorted(path for kind in IDENTITY for path in folder.glob(kind))
-    return {path.name: files.sha256(path) for path in found}
+    return {path.name: _sha256(path, files.stamp(path)) for path in found}
+
+
+@functools.cache
+def _sha256(path: Path, stamp: tuple[int, int, int]) -> str:
+    """Read once by a process that begins many runs, unless the file is another now."""
+    del stamp
+    return files.sha256(path)
 
 
 WITHOUT_WINDOW = ("gemma2",)

@@ -186,9 +186,7 @@ def _key(
     """A hash of everything that decides the answers."""
     config = resolved.config
     weights = sorted(loaded.path.glob("*.safetensors"))
-    stamps = [
-        (path.name, path.stat().st_size, path.stat().st_mtime) for path in weights
-    ]
+    stamps = [(path.name, *files.stamp(path)) for path in weights]
     tuned = sorted(adapter.glob("adapter*")) if adapter else []
     known = [
         manifest.versions(),

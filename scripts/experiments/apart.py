@@ -19,7 +19,7 @@ import tiers
 from experiment import FOUND, Experiment
 
 from mlx_rsft import lanes
-from mlx_rsft.errors import RunError
+from mlx_rsft.errors import Interrupted, RunError
 from mlx_rsft.workflows.reporter import Reporter
 
 RUN = Path(__file__).with_name("run.py")
@@ -76,6 +76,7 @@ def carry_out(todo: Sequence[Piece], out: Path, reporter: Reporter) -> None:
 
     Raises:
         RunError: If one fails, once the others have ended; what is done is kept.
+        Interrupted: If stopped, once those that run have ended.
     """
 
     def one(piece: Piece) -> Piece | None:
@@ -90,8 +91,13 @@ def carry_out(todo: Sequence[Piece], out: Path, reporter: Reporter) -> None:
         reporter.note(f"{told}: {time.monotonic() - began:.0f} s")
         return piece if ended.returncode else None
 
-    with ThreadPoolExecutor(lanes.count()) as pool:
+    pool = ThreadPoolExecutor(lanes.count())
+    try:
         failed = [piece for piece in pool.map(one, todo) if piece]
+    except KeyboardInterrupt:  # the terminal has told the processes as well
+        raise Interrupted("Stopped; the same command goes on.") from None
+    finally:
+        pool.shutdown(cancel_futures=True)
     if failed:
         log = failed[0].log(out)
         said = log.read_text(encoding="utf-8").splitlines()[-SHOWN:]

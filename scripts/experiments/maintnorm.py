@@ -49,7 +49,7 @@ WRITES = "generated_exact_match"
 SETTINGS: dict[str, object] = {
     "adapter.layers": "last:8",
     "adapter.rank": 16,
-    "training.batch_size": 16,
+    "training.batch_size": 8,
     "evaluation.metrics": ["exact_match", "nll", WRITES],
     "evaluation.max_tokens": 48,
 }
@@ -87,8 +87,8 @@ def read_arguments(words: Iterable[str]) -> argparse.Namespace:
     comparing.add_argument("rows", type=Path)
     comparing.add_argument("--out", type=Path, required=True)
     comparing.add_argument("--train", type=int, default=400, help="rows of company A")
-    comparing.add_argument("--tests", type=int, default=400, help="rows per test")
-    comparing.add_argument("--steps", type=int, default=150)
+    comparing.add_argument("--tests", type=int, default=150, help="rows per test")
+    comparing.add_argument("--steps", type=int, default=100)
     comparing.add_argument("--seeds", type=int, default=3)
     comparing.add_argument("--rate", type=float, default=1e-3)
     comparing.add_argument("--model", default="demo")

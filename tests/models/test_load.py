@@ -176,3 +176,19 @@ def test_offline_the_cache_folder_and_the_switch_are_named(tmp_path):
     assert str(tmp_path) in ran.stderr
     assert "HF_HUB_OFFLINE" in ran.stderr
     assert "Traceback" not in ran.stderr
+
+
+def test_a_model_is_hashed_once_until_a_file_is_another(tmp_path, monkeypatch):
+    folder = testing.write_tiny_model(tmp_path / "model")
+    read = []
+    hashed = load.files.sha256
+    monkeypatch.setattr(
+        load.files, "sha256", lambda path: read.append(path.name) or hashed(path)
+    )
+    before = load.identity(folder)
+    assert load.identity(folder) == before
+    assert sorted(read) == sorted(before)
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes() + b" ")
+    assert load.identity(folder) != before
+    assert read[len(before) :] == ["model.safetensors"]

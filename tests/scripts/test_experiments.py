@@ -31,12 +31,17 @@ def load(monkeypatch):
             del sys.modules[name]
 
 
-@pytest.mark.parametrize("name", ["H7", "time", "H1"])
-def test_results_prints_what_is_found_today(load, tmp_path, name):
-    # The others of T0 take minutes: ./scripts/experiments/run T0 --check RESULTS.md.
+@pytest.fixture(scope="module")
+def tried(tmp_path_factory):
+    """Where results are kept: the tiny model is made once, and H5 judges H2's runs."""
+    return tmp_path_factory.mktemp("tried")
+
+
+@pytest.mark.parametrize("name", ["H7", "time", "H1", "H2", "H3", "H4", "H5", "H6"])
+def test_results_prints_what_is_found_today(load, tried, name):
     run = load("run")
     is_toy = name in run.TOYS
-    told = run.toy(name, tmp_path) if is_toy else run.tried(name, "T0", tmp_path)
+    told = run.toy(name, tried) if is_toy else run.tried(name, "T0", tried)
     assert told.check(RESULTS) == []
 
 
