@@ -58,7 +58,7 @@ def answers(
     Args:
         model: With or without an adapter.
         tokenizer: Turns its tokens into text.
-        examples: Rows; what is demonstrated in them is not looked at.
+        examples: Rows; of what is demonstrated only that which is agreed on is used.
         max_tokens: Of an answer, at most, its end included.
         report: Is told rows done.
         agreed: How many leading tokens of each demonstrated turn are known to be the

@@ -252,10 +252,10 @@ def means(reached: Reached) -> dict[str, Any]:
     }
 
 
-def against_plain(reached: Reached) -> list[Claim]:
+def against_plain(reached: Reached, metric: str = DECIDES) -> list[Claim]:
     """Every arm against plain SFT on every test split, as claims to be better."""
     return [
-        Claim(f"{arm} - {PLAIN}, {split}", DECIDES, split, {arm: 1.0, PLAIN: -1.0})
+        Claim(f"{arm} - {PLAIN}, {split}", metric, split, {arm: 1.0, PLAIN: -1.0})
         for arm, splits in reached.items()
         if arm != PLAIN
         for split in splits

@@ -16,25 +16,20 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import claims as claiming
-import estimate
-import experiment
 import showing
+import study
 from maintnorm_tokens import FIGURES, Counts, aligned, counts
+from study import Study
 
-from mlx_rsft import config as configuration
 from mlx_rsft import files
-from mlx_rsft.cli.console import TerminalReporter
-from mlx_rsft.config import FLAG, Layer, Resolved
 from mlx_rsft.errors import DataError, RsftError
-from mlx_rsft.objectives import build
-from mlx_rsft.workflows.compare import Request
+from mlx_rsft.evaluation.values import Values
 
 COMPANIES = "abc"
 SPLITS = {"train": "train", "val": "valid", "test": "test"}
@@ -42,11 +37,9 @@ ASKED = (
     "Write this maintenance note in plain words. Mask identifiers, numbers, dates and "
     "sensitive terms.\n"
 )
-STAGED = "dft:floor=0.1,schedule=staged,until=0.5"
-ARMS = ("sft", "dft", "dft:floor=0.1", STAGED)
 WRITES = "generated_exact_match"
 """For it answers are written, of which words are counted."""
-SETTINGS: dict[str, object] = {
+SETTINGS: Mapping[str, object] = {
     "adapter.layers": "last:8",
     "adapter.rank": 16,
     "training.batch_size": 8,
@@ -64,12 +57,8 @@ def main() -> None:
         convert(asked.source, asked.rows)
     elif asked.do == "replace":
         print("\n".join(replaced(asked.rows)))
-    elif asked.estimate:
-        resolved = settings(asked, gathered(asked))
-        chosen = arms(asked, prior(asked, resolved))
-        print(estimate.told(resolved, chosen, asked.seeds, 1))
     else:
-        print("\n".join(compared(asked)))
+        print("\n".join(study.told(made(asked), asked)))
 
 
 def read_arguments(words: Iterable[str]) -> argparse.Namespace:
@@ -83,18 +72,16 @@ def read_arguments(words: Iterable[str]) -> argparse.Namespace:
     converting.add_argument("rows", type=Path)
     replacing = what.add_parser("replace")
     replacing.add_argument("rows", type=Path)
-    comparing = what.add_parser("compare")
-    comparing.add_argument("rows", type=Path)
-    comparing.add_argument("--out", type=Path, required=True)
-    comparing.add_argument("--train", type=int, default=400, help="rows of company A")
-    comparing.add_argument("--tests", type=int, default=150, help="rows per test")
-    comparing.add_argument("--steps", type=int, default=100)
-    comparing.add_argument("--seeds", type=int, default=3)
-    comparing.add_argument("--rate", type=float, default=1e-3)
-    comparing.add_argument("--model", default="demo")
-    comparing.add_argument("--arm", action="append", help="instead of the usual ones")
-    comparing.add_argument("--estimate", action="store_true", help="time a step only")
+    study.add_options(what.add_parser("compare"), steps=100)
     return parser.parse_args(list(words))
+
+
+def made(asked: argparse.Namespace) -> Study:
+    """Trained on company A, tested on all three."""
+    cuts = {"train": ("train_a", 0, asked.train), "valid": ("valid_a", 0, 100)}
+    cuts |= {file(split): (f"test_{of}", 0, asked.tests) for split, of in TESTS.items()}
+    question = f"Trained on {asked.train} notes of company A, what of A, B and C?"
+    return Study("maintnorm", question, cuts, SETTINGS, _words_of)
 
 
 def convert(source: Path, rows: Path) -> None:
@@ -129,102 +116,27 @@ def row(note: str, name: str, company: str) -> dict[str, Any]:
     }
 
 
-def gathered(asked: argparse.Namespace) -> Path:
-    """A folder of splits: A's rows to train on and to choose by, tests of all three."""
-    folder = asked.out / "data"
-    if folder.exists():
-        return folder
-    wanted = {"train": ("train_a", asked.train), "valid": ("valid_a", 100)}
-    wanted |= {file(split): (f"test_{of}", asked.tests) for split, of in TESTS.items()}
-    with files.new_folder(folder) as scratch:
-        for split, (name, most) in wanted.items():
-            text = (asked.rows / f"{name}.jsonl").read_text(encoding="utf-8")
-            lines = text.splitlines(keepends=True)[:most]
-            files.write_text(scratch / f"{split}.jsonl", "".join(lines))
-    return folder
-
-
 def file(split: str) -> str:
     """The name of a test split's file, without its ending."""
     return split if split == "test" else f"test_{split}"
 
 
-def settings(asked: argparse.Namespace, folder: Path) -> Resolved:
-    """What every run is set to."""
-    given = {
-        "model.source": asked.model,
-        "data.source": str(folder),
-        "optimizer.learning_rate": asked.rate,
-        "training.steps": asked.steps,
-        **SETTINGS,
-    }
-    return configuration.resolve([Layer(FLAG, given)])
-
-
-def prior(asked: argparse.Namespace, resolved: Resolved) -> dict[str, Any]:
-    """What ``auto`` finds of the training rows and chooses; found once, then kept."""
-    place = asked.out / "prior.json"
-    if not place.exists():
-        files.write_json(place, experiment.probed(resolved, TerminalReporter()))
-    return json.loads(place.read_text(encoding="utf-8"))
-
-
-def arms(asked: argparse.Namespace, known: dict[str, Any]) -> list[str]:
-    """The arms, and what ``auto`` chooses for these rows if it is none of them."""
-    auto = str(build({"name": known["objective"]}))
-    return asked.arm or list(dict.fromkeys([*ARMS, auto]))
-
-
-def compared(asked: argparse.Namespace) -> list[str]:
-    """Train, measure, and say it as Markdown; what is there is not done again."""
-    began, reporter = time.perf_counter(), TerminalReporter()
-    resolved = settings(asked, gathered(asked))
-    known = prior(asked, resolved)
-    chosen = arms(asked, known)
-    out = asked.out / "arms"
-    request = Request(chosen, out, asked.seeds, tune_rate=True, every=asked.steps)
-    rates, reached = experiment.compared(resolved, request, reporter)
-    for arm in reached:
-        low = arm == experiment.LOW
-        runs = [
-            experiment.run_folder(asked.out / "low", experiment.PLAIN, seed, None)
-            if low
-            else experiment.run_folder(out, arm, seed, rates[arm])
-            for seed in range(asked.seeds)
-        ]
-        _add_tokens(reached[arm], resolved, runs)
-    against = experiment.judged(experiment.against_plain(reached), reached)
-    found = {
-        "name": "maintnorm",
-        "question": f"Trained on {asked.train} notes of company A, what of A, B and C?",
-        "model": asked.model,
-        "steps": asked.steps,
-        "seeds": asked.seeds,
-        "rates": rates,
-        "means": experiment.means(reached),
-        "prior": known,
-        **against,
-        "against": against["claims"],
-        "seconds": time.perf_counter() - began,
-    }
-    files.write_json(asked.out / experiment.FOUND, found)
-    return showing.experiment([found])
-
-
-def _add_tokens(
-    reached: dict[str, Any], resolved: Resolved, runs: Sequence[Path]
-) -> None:
+def _words_of(
+    data: Path, runs: Sequence[Path]
+) -> Mapping[str, Mapping[str, list[Values]]]:
     """Precision, recall and error reduction of one arm, from the answers of its runs."""
+    found: dict[str, dict[str, list[Values]]] = {}
     for split in TESTS:
-        notes = _read(Path(resolved.config.data.source) / f"{file(split)}.jsonl")
+        notes = _read(data / f"{file(split)}.jsonl")
         seeds: list[list[Counts]] = []
         for run in runs:
             scores = json.loads((run / "scores" / f"{split}.json").read_text("utf-8"))
             answers = zip(notes, scores["answers"], strict=True)
             seeds.append([_counted(note, written) for note, written in answers])
-        reached[split] |= {
-            name: [figure(held) for held in seeds] for name, figure in FIGURES.items()
+        found[split] = {
+            n: [figure(held) for held in seeds] for n, figure in FIGURES.items()
         }
+    return found
 
 
 def _read(place: Path) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mlx_rsft import testing
-from mlx_rsft.errors import RunError
+from mlx_rsft.errors import DataError, RunError
 from mlx_rsft.evaluation.values import Values
 from mlx_rsft.workflows.reporter import Silent
 
@@ -178,7 +178,7 @@ def test_the_source_of_the_notes_is_converted_word_by_word(load, tmp_path):
 
 
 def test_notes_are_compared_from_the_source_to_the_table(load, tmp_path):
-    maintnorm = load("maintnorm")
+    maintnorm, study = load("maintnorm"), load("study")
     for company in "abc":
         for split in ("train", "val", "test"):
             place = tmp_path / "data" / f"company_{company}" / f"{split}.norm"
@@ -190,7 +190,8 @@ def test_notes_are_compared_from_the_source_to_the_table(load, tmp_path):
     maintnorm.convert(tmp_path / "data", rows)
     words = ["compare", rows, "--out", out, "--train", 6, "--tests", 4, "--steps", 2]
     words += ["--seeds", 1, "--model", model, "--arm", "sft"]
-    lines = maintnorm.compared(maintnorm.read_arguments(map(str, words)))
+    asked = maintnorm.read_arguments(map(str, words))
+    lines = study.told(maintnorm.made(asked), asked)
     found = json.loads((out / "found.json").read_text())
     assert set(found["means"]) == {"sft", "sft at a fifth of the rate"}
     for splits in found["means"].values():
@@ -198,6 +199,39 @@ def test_notes_are_compared_from_the_source_to_the_table(load, tmp_path):
         assert {"exact_match", "recall", "error reduction"} <= set(splits["b"])
     assert any("sft at a fifth of the rate - sft, c" in line for line in lines)
     assert len(found["against"]) == 3
+
+
+def test_word_problems_are_compared_by_the_number_at_their_end(load, tmp_path):
+    gsm8k, study = load("gsm8k"), load("study")
+    source, rows, out = tmp_path / "source", tmp_path / "rows", tmp_path / "out"
+    source.mkdir()
+    for split, count in (("train", 10), ("test", 4)):
+        made = [
+            {"question": f"{n}+1?", "answer": f"#### {n + 1}"} for n in range(count)
+        ]
+        (source / f"{split}.jsonl").write_text("\n".join(map(json.dumps, made)) + "\n")
+    gsm8k.convert(source, rows)
+    first = json.loads((rows / "test.jsonl").read_text().splitlines()[0])
+    assert first == {"id": "test-0", "prompt": "0+1?", "completion": "#### 1"}
+    model = testing.write_tiny_model(tmp_path / "model")
+    words = ["compare", rows, "--out", out, "--train", 6, "--tests", 4, "--steps", 2]
+    words += ["--seeds", 1, "--model", model, "--arm", "sft"]
+    asked = gsm8k.read_arguments(map(str, words))
+    lines = study.told(gsm8k.made(asked), asked)
+    held = (out / "data" / "valid.jsonl").read_text().splitlines()
+    assert [json.loads(line)["id"] for line in held] == [
+        f"train-{n}" for n in range(6, 10)
+    ]
+    assert any("sft at a fifth of the rate - sft, test" in line for line in lines)
+    assert "numeric, test" in "".join(lines)
+
+
+def test_a_study_names_the_file_that_is_not_there(load, tmp_path):
+    gsm8k, study = load("gsm8k"), load("study")
+    asked = gsm8k.read_arguments(["compare", "nowhere", "--out", str(tmp_path / "out")])
+    with pytest.raises(DataError, match=r"nowhere.train\.jsonl"):
+        study.told(gsm8k.made(asked), asked)
+    assert not (tmp_path / "out" / "data").exists()
 
 
 def test_a_cut_off_is_refuted_by_what_is_worse_above_and_better_below(load):
