@@ -63,17 +63,7 @@ def main() -> None:
 
 def read_arguments(words: Iterable[str]) -> argparse.Namespace:
     """What the command line asks for."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    what = parser.add_subparsers(dest="do", required=True)
-    converting = what.add_parser("convert")
-    converting.add_argument("source", type=Path)
-    converting.add_argument("rows", type=Path)
-    replacing = what.add_parser("replace")
-    replacing.add_argument("rows", type=Path)
-    study.add_options(what.add_parser("compare"), steps=100)
-    return parser.parse_args(list(words))
+    return study.read_arguments(words, __doc__, steps=100, more=["replace"])
 
 
 def made(asked: argparse.Namespace) -> Study:

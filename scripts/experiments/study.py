@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,8 +64,31 @@ class Study:
         return str(metrics[0])
 
 
-def add_options(parser: argparse.ArgumentParser, *, steps: int) -> None:
-    """What every study can be told on the command line."""
+def read_arguments(
+    words: Iterable[str], about: str | None, *, steps: int, more: Sequence[str] = ()
+) -> argparse.Namespace:
+    """What a study's command line asks for.
+
+    Args:
+        words: The command line, without the program.
+        about: The program's docstring.
+        steps: Of a run, unless told otherwise.
+        more: Further commands, which take the rows and nothing else.
+    """
+    parser = argparse.ArgumentParser(
+        description=about, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    what = parser.add_subparsers(dest="do", required=True)
+    converting = what.add_parser("convert")
+    converting.add_argument("source", type=Path)
+    converting.add_argument("rows", type=Path)
+    for name in more:
+        what.add_parser(name).add_argument("rows", type=Path)
+    _add_options(what.add_parser("compare"), steps)
+    return parser.parse_args(list(words))
+
+
+def _add_options(parser: argparse.ArgumentParser, steps: int) -> None:
     parser.add_argument("rows", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--train", type=int, default=400, help="training rows")
