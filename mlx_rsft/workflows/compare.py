@@ -30,6 +30,7 @@ from mlx_rsft.workflows import (
     aftermath,
     arms,
     assemble,
+    scored,
     staging,
     standings,
     stated,
@@ -80,11 +81,11 @@ def compare(resolved: Resolved, request: Request, reporter: Reporter) -> dict[st
     arms.recognise(stage, tune=request.tune_rate)
     stage.begin(stage.seeds[0])
     known = VALID if VALID in stage.splits.rows else TRAIN
-    before = standings.base(stage, known, reporter)
+    before = scored.base(stage, known, reporter)
     plan = stated.plan(stage, before, known, tuned=request.tune_rate)
     stated.announce(stage, plan, reporter)
     runs = arms.train_all(stage, tune=request.tune_rate, reporter=reporter)
-    reached = standings.measure_all(stage, runs, reporter)
+    reached = scored.measure_all(stage, runs, reporter)
     on_valid = before if known == VALID else {}
     after = aftermath.look(stage, runs, reached, known, reporter)
     record = standings.record(stage, plan, runs, reached, on_valid, after)
@@ -131,7 +132,7 @@ def _checked(resolved: Resolved, request: Request) -> tuple[Mapping[str, Any], s
         )
     chosen = arms.parse(request.arms)
     staging.check_folder(
-        request.out, mark="plan.json", aside={standings.BASE}, what="comparison"
+        request.out, mark="plan.json", aside={scored.BASE}, what="comparison"
     )
     if not request.baseline:
         return chosen, PLAIN if PLAIN in chosen else next(iter(chosen))

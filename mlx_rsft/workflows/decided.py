@@ -16,8 +16,8 @@ from mlx_rsft.evaluation.differences import Contrast, Measurements
 from mlx_rsft.evaluation.values import Values
 from mlx_rsft.evaluation.verdict import FRACTION, MARGIN
 from mlx_rsft.records import finite
-from mlx_rsft.workflows import arms, assemble, compare, standings
-from mlx_rsft.workflows.standings import BASE, SHIFTED
+from mlx_rsft.workflows import arms, assemble, compare, scored
+from mlx_rsft.workflows.scored import BASE, SHIFTED
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +127,7 @@ def _read(
 ) -> dict[str, dict[str, list[Values]]]:
     """The values of a metric, from each folder with scores."""
     found: dict[str, dict[str, list[Values]]] = {}
-    for split in sorted(splits, key=lambda name: standings.role(name) == SHIFTED):
+    for split in sorted(splits, key=lambda name: scored.role(name) == SHIFTED):
         held = [
             json.loads((folder / f"{split}.json").read_text(encoding="utf-8"))
             for folder in folders

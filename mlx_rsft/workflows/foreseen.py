@@ -14,7 +14,7 @@ from mlx_rsft.data.source import TRAIN
 from mlx_rsft.evaluation import general
 from mlx_rsft.objectives import Objective
 from mlx_rsft.records import Metric
-from mlx_rsft.workflows import arms, assemble, halving, standings
+from mlx_rsft.workflows import arms, assemble, halving, scored, standings
 from mlx_rsft.workflows.arms import Stage
 from mlx_rsft.workflows.halving import Contest
 from mlx_rsft.workflows.reporter import Reporter
@@ -44,7 +44,7 @@ def plan(
             name: {
                 "rows": len(stage.splits.rows[name]),
                 "tokens": standings.supervised(stage, name),
-                "role": standings.role(name),
+                "role": scored.role(name),
             }
             for name in stage.tests
         },

@@ -10,11 +10,11 @@ from mlx_rsft import evaluation, files
 from mlx_rsft.evaluation import Gauge, general
 from mlx_rsft.evaluation.values import Values
 from mlx_rsft.records import Metric
-from mlx_rsft.workflows import arms, standings
+from mlx_rsft.workflows import arms, scored
 from mlx_rsft.workflows.arms import Run, Stage
 from mlx_rsft.workflows.assemble import Splits
 from mlx_rsft.workflows.reporter import Reporter
-from mlx_rsft.workflows.standings import Rows
+from mlx_rsft.workflows.scored import Rows
 from mlx_rsft.workflows.trials import Rung, Trial
 
 DRIFT = "drift_kl"
@@ -135,10 +135,10 @@ def attempt(
     arms.restore(stage, run)
     folder = run.path / "scores"
     reached = {
-        name: standings.measured(stage, name, folder, f"score {trial}", reporter)
+        name: scored.measured(stage, name, folder, f"score {trial}", reporter)
         for name in stage.tests
     }
-    drift = standings.measured(
+    drift = scored.measured(
         on_general(stage), general.NAME, folder, f"drift of {trial}", reporter
     )
     return Score(
@@ -159,10 +159,10 @@ def bare(
     """
     title = "score the bare model"
     reached = {
-        name: standings.measured_now(stage, name, title, reporter).values
+        name: scored.measured_now(stage, name, title, reporter).values
         for name in stage.tests
     }
-    standings.measured_now(on_general(stage), general.NAME, title, reporter)
+    scored.measured_now(on_general(stage), general.NAME, title, reporter)
     return summarised(stage, reached, places)
 
 

@@ -9,7 +9,7 @@ from mlx_rsft import config as configuration
 from mlx_rsft import manifest
 from mlx_rsft.config import Layer
 from mlx_rsft.data.source import VALID
-from mlx_rsft.workflows import standings
+from mlx_rsft.workflows import scored, standings
 from mlx_rsft.workflows.arms import Stage
 from mlx_rsft.workflows.halving import Contest, Score
 from mlx_rsft.workflows.trials import Trial
@@ -119,7 +119,7 @@ def _comments(stage: Stage, contest: Contest, best: Score) -> list[str]:
 
 def limits(stage: Stage, contests: Sequence[Contest]) -> list[str]:
     """What a search cannot say, in sentences."""
-    roles = {standings.role(name) for name in stage.tests}
+    roles = {scored.role(name) for name in stage.tests}
     said = [
         "One seed: another order of rows may rank the trials otherwise.",
         "The chosen trial's score is the best of many and will be lower on new rows; "
@@ -127,7 +127,7 @@ def limits(stage: Stage, contests: Sequence[Contest]) -> list[str]:
     ]
     if len(contests[0].rungs) > 1:
         said.append("Short runs favour what learns fast; a slow starter may be lost.")
-    if standings.SHIFTED not in roles:
+    if scored.SHIFTED not in roles:
         said.append(
             "There is no valid_NAME split: chosen in distribution only, nothing is said "
             "of changed conditions."

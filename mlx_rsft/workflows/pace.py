@@ -14,7 +14,7 @@ from mlx_rsft.data.conversation import Example
 from mlx_rsft.data.source import TRAIN, VALID
 from mlx_rsft.evaluation import generate
 from mlx_rsft.models.trunk import Trunk
-from mlx_rsft.workflows import effects, foreseen, standings
+from mlx_rsft.workflows import effects, foreseen, scored
 from mlx_rsft.workflows.arms import Stage
 from mlx_rsft.workflows.budget import Pace, Work
 from mlx_rsft.workflows.reporter import Reporter
@@ -68,7 +68,7 @@ def work(stage: Stage) -> Work:
     return Work(
         train=train,
         batch=stage.resolved.config.training.batch_size,
-        known=valid or min(train, standings.SAMPLE),
+        known=valid or min(train, scored.SAMPLE),
         valid=valid,
         looks=LOOKS,
         tests=sum(len(rows[name]) for name in stage.tests),

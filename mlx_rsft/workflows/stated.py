@@ -9,10 +9,10 @@ from typing import Any
 from mlx_rsft import files, manifest, stats
 from mlx_rsft.evaluation import Gauge, differences, verdict
 from mlx_rsft.records import finite
-from mlx_rsft.workflows import standings
+from mlx_rsft.workflows import scored, standings
 from mlx_rsft.workflows.arms import Stage
 from mlx_rsft.workflows.reporter import Reporter
-from mlx_rsft.workflows.standings import Rows
+from mlx_rsft.workflows.scored import Rows
 
 
 def plan(stage: Stage, known_rows: Rows, known: str, *, tuned: bool) -> dict[str, Any]:
@@ -76,7 +76,7 @@ def _expected(stage: Stage, split: str, assumed: Mapping[str, float]) -> Any:
     return {
         "rows": rows,
         "tokens": standings.supervised(stage, split),
-        "role": standings.role(split),
+        "role": scored.role(split),
         "detectable": {
             metric: stats.detectable(spread, rows) for metric, spread in assumed.items()
         },

@@ -11,7 +11,7 @@ from mlx_rsft import config, records
 from mlx_rsft.config import Layer
 from mlx_rsft.errors import ConfigError, DataError, Interrupted, RunError
 from mlx_rsft.evaluation.values import Values
-from mlx_rsft.workflows import aftermath, arms, audit, compare, standings, train
+from mlx_rsft.workflows import aftermath, arms, audit, compare, scored, train
 from mlx_rsft.workflows.compare import Request
 from mlx_rsft.workflows.reporter import Silent
 
@@ -376,7 +376,7 @@ def test_the_frozen_blocks_are_run_once_for_all(tmp_path, tiny_folder, tiny_data
     asked = short_run(tiny_folder, tiny_data, training__trunk_cache="memory")
     stage = compare.prepare(asked, _request(tmp_path / "o"), Silent())
     runs = arms.train_all(stage, tune=False, reporter=Silent())
-    standings.measure_all(stage, runs, Silent())
+    scored.measure_all(stage, runs, Silent())
     # 16 of 20 rows in one order, others in another; 4 valid, 6 test, 6 shifted.
     assert stage.trunk.stats.misses <= 20 + 4 + 6 + 6
 
