@@ -255,6 +255,7 @@ def _job(stage: Stage, run: Run) -> Job:
     settings = {
         "seed": run.seed,
         "optimizer.learning_rate": run.learning_rate,
+        "evaluation.metrics": _looked_at(stage),
         **table,
         **({"training.steps": run.steps} if run.steps else {}),
     }
@@ -272,6 +273,15 @@ def _job(stage: Stage, run: Run) -> Job:
         stage.adapter_config,
         stage.trunk,
         every=stage.every,
+    )
+
+
+def _looked_at(stage: Stage) -> tuple[str, ...]:
+    """What runs measure as they go: samples take too long for that, unless they decide."""
+    return tuple(
+        name
+        for name, gauge in stage.gauges.items()
+        if name == stage.decisive or not gauge.sampling
     )
 
 

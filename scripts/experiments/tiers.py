@@ -55,6 +55,7 @@ TIERS: dict[str, tuple[Tier, ...]] = {
                 "training.batch_size": 16,
                 "training.trunk_cache": "off",
                 "evaluation.max_tokens": 4,
+                "evaluation.samples": 16,
             },
         ),
     ),
@@ -71,6 +72,7 @@ TIERS: dict[str, tuple[Tier, ...]] = {
                 **FROZEN,
                 "training.batch_size": 8,
                 "evaluation.max_tokens": 12,
+                "evaluation.samples": 4,
             },
         ),
         Tier(
@@ -104,6 +106,7 @@ TIERS: dict[str, tuple[Tier, ...]] = {
                 "adapter.rank": 16,
                 "training.batch_size": 32,
                 "evaluation.max_tokens": 12,
+                "evaluation.samples": 16,
             },
         ),
     ),

@@ -216,6 +216,22 @@ def test_what_was_written_is_kept_beside_its_marks(tmp_path, tiny_folder, tiny_d
     assert marks == scores["rows"]["generated_exact_match"]["totals"]
 
 
+def test_looks_during_a_run_draw_no_samples_unless_they_decide(
+    tmp_path, tiny_folder, tiny_data
+):
+    def looked_at(*metrics):
+        given = {"evaluation__metrics": metrics, "evaluation__samples": 2}
+        asked, out = short_run(tiny_folder, tiny_data, **given), tmp_path / metrics[0]
+        compare.compare(asked, _request(out, arms=("sft",), seeds=1), Silent())
+        (run,) = out.glob("runs/*")
+        scores = json.loads((run / "scores" / "test.json").read_text())
+        assert set(scores["rows"]) == set(metrics)
+        return {look["metric"] for look in records.read_lines(run / "evals.jsonl")}
+
+    assert looked_at("exact_match", "distinct_answers") == {"exact_match"}
+    assert looked_at("avg_at_n", "exact_match") == {"avg_at_n", "exact_match"}
+
+
 def test_a_setting_of_one_run_is_refused_by_name_and_not_from_its_own_file(
     tmp_path, tiny_folder, tiny_data
 ):
