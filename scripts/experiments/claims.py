@@ -155,4 +155,5 @@ def mean(seeds: Sequence[Values], metric: str) -> dict[str, Any]:
 
 def is_marks(metric: str) -> bool:
     """Whether rows are right or wrong, and nothing between."""
-    return metric in METRICS and METRICS[metric].summary is share
+    name = metric.partition(":")[0]
+    return name in METRICS and METRICS[name].summary is share

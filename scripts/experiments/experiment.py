@@ -37,7 +37,6 @@ from mlx_rsft.workflows.compare import Request, compare
 from mlx_rsft.workflows.reporter import Reporter
 
 FOUND = "found.json"
-DECIDES = "exact_match"
 PLAIN = "sft"
 LOW = "sft at a fifth of the rate"
 LOWER = 0.2
@@ -56,7 +55,7 @@ class Experiment:
         steps: Optimizer steps of a run, by tier.
         metrics: The first one chooses learning rates.
         looks: How often a run looks at ``valid``.
-        own_answers: Train only on what the bare model would write by itself.
+        own_answers: Train on what the bare model writes by itself, where it is right.
         settings: Of every run, over those of the tier.
         runs_of: The experiment whose runs it judges; empty: its own.
     """
@@ -107,7 +106,9 @@ def carry_out(
         "rates": rates,
         "prior": probed(resolved, reporter),
         "means": means(reached),
-        "against": judged(against_plain(reached), reached)["claims"],
+        "against": judged(against_plain(reached, experiment.metrics[0]), reached)[
+            "claims"
+        ],
         **judged(experiment.claims, reached),
         "seconds": time.perf_counter() - began,
     }
@@ -252,7 +253,7 @@ def means(reached: Reached) -> dict[str, Any]:
     }
 
 
-def against_plain(reached: Reached, metric: str = DECIDES) -> list[Claim]:
+def against_plain(reached: Reached, metric: str) -> list[Claim]:
     """Every arm against plain SFT on every test split, as claims to be better."""
     return [
         Claim(f"{arm} - {PLAIN}, {split}", metric, split, {arm: 1.0, PLAIN: -1.0})

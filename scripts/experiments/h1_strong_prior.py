@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import own
 import tasks
 from claims import Claim
 from experiment import Experiment
@@ -16,9 +17,10 @@ EXPERIMENT = Experiment(
     task=tasks.strong_prior,
     own_answers=True,
     arms=("sft", "dft", "dft:floor=0.1"),
+    metrics=(own.RIGHT,),
     steps={"T0": 40, "T1": 30, "T2": 120},
     claims=(
-        Claim("DFT - SFT, other keys", "exact_match", "other_keys", LESS, HARM),
-        Claim("DFT - SFT, reworded", "exact_match", "reworded", LESS, HARM),
+        Claim("DFT - SFT, other keys", own.RIGHT, "other_keys", LESS, HARM),
+        Claim("DFT - SFT, reworded", own.RIGHT, "reworded", LESS, HARM),
     ),
 )

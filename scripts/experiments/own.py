@@ -1,4 +1,4 @@
-"""Rows whose answer the bare model would write by itself: its own, verified answers."""
+"""Rows with what the bare model answers by itself, where that is right."""
 
 from __future__ import annotations
 
@@ -18,26 +18,31 @@ from mlx_rsft.workflows import assemble
 from mlx_rsft.workflows.reporter import Reporter
 
 LEAST = 32
+MOST_TOKENS = 12
+RIGHT = "contains:case=ignore"
+"""The metric that verifies an answer in the model's own words."""
 
 
 def only(
     rows: Rows, splits: Collection[str], model: str, template: str, reporter: Reporter
 ) -> Rows:
-    """The rows, without those of some splits that the model would answer otherwise.
+    """The rows, with the model's own answers in some splits, where these are right.
 
-    Greedy decoding that writes the right answer has generated it: keeping those rows is
-    rejection sampling at temperature 0.
+    Own words are right if they contain the answer that is known. Keeping what greedy
+    decoding writes, where it is right, is rejection sampling at temperature 0.
 
     Raises:
         DataError: If fewer than ``LEAST`` training rows are left.
     """
     kept = dict(rows)
     for split in splits:
-        marks = _right(rows[split], model, template, reporter)
+        written = _written(rows[split], model, template, reporter)
         kept[split] = [
-            row for row, right in zip(rows[split], marks, strict=True) if right
+            {**row, "completion": answer}
+            for row, answer in zip(rows[split], written, strict=True)
+            if answer
         ]
-        reporter.note(f"{split}: {len(kept[split])} of {len(marks)} are its own.")
+        reporter.note(f"{split}: {len(kept[split])} of {len(written)} are right.")
     if len(kept["train"]) < LEAST:
         raise DataError(
             f"The model answers {len(kept['train'])} training rows by itself, "
@@ -47,9 +52,10 @@ def only(
     return kept
 
 
-def _right(
+def _written(
     rows: list[dict[str, str]], model: str, template: str, reporter: Reporter
-) -> list[bool]:
+) -> list[str]:
+    """What the model answers to each; empty where it is wrong or cut."""
     with tempfile.TemporaryDirectory() as scratch:
         place = Path(scratch) / "test.jsonl"
         files.write_text(place, "".join(json.dumps(row) + "\n" for row in rows))
@@ -57,12 +63,16 @@ def _right(
             "model.source": model,
             "data.source": scratch,
             "data.template": template,
-            "evaluation.metrics": ["exact_match"],
+            "evaluation.metrics": [RIGHT],
         }
         config = configuration.resolve([Layer(FLAG, given)]).config
         loaded = assemble.model(config, reporter)
         paths = assemble.evaluation_paths(config)
         examples = assemble.splits(paths, config, loaded, reporter).rows["test"]
     split, gauges = SplitModel(loaded.model), assemble.metrics(config)
-    found = evaluation.measure(split, loaded.tokenizer, examples, gauges, 1)
-    return [bool(mark) for mark in found.values["exact_match"].totals]
+    found = evaluation.measure(split, loaded.tokenizer, examples, gauges, MOST_TOKENS)
+    marks = found.values[RIGHT].totals
+    return [
+        answer.text.strip() if mark and answer.ended else ""
+        for mark, answer in zip(marks, found.written, strict=True)
+    ]
