@@ -273,6 +273,11 @@ def test_a_process_that_fails_is_named_with_what_it_said(load, tmp_path):
         apart.carry_out([piece], tmp_path, Silent())
 
 
+def test_results_says_which_cut_offs_hold_in_the_code(load):
+    for name, (held, arm) in load("thresholds").CUTS.items():
+        assert f"| {name} | {held:.2f} | `{arm}` |" in RESULTS
+
+
 def test_claims_speak_of_arms_splits_and_metrics_that_are_there(load):
     run = load("run")
     for name, made in run.EXPERIMENTS.items():
