@@ -297,3 +297,11 @@ class Config:
     seed: int = _setting(
         0, "Fixes data order, initial adapter and dropout.", least=0, below=2**63
     )
+
+
+OF_ONE_RUN = (
+    *("training.checkpoint_every", "training.keep", "training.keep_at"),
+    *("training.eval_every", "training.best", "training.patience"),
+    *("training.least_gain", "training.kl_budget"),
+)
+"""What a run by itself saves, and which of its states it keeps; no arm of several does."""

@@ -63,18 +63,7 @@ TRAINING = (
     "seed",
 )
 """Settings of a training run."""
-KEEPING = (
-    "training.checkpoint_every",
-    "training.keep",
-    "training.keep_at",
-    "training.battery_floor",
-    "training.eval_every",
-    "training.best",
-    "training.patience",
-    "training.least_gain",
-    "training.kl_budget",
-    "evaluation.side_effects",
-)
+KEEPING = (*settings.OF_ONE_RUN, "training.battery_floor", "evaluation.side_effects")
 """Settings of one run alone: what it saves, which of its states it keeps, what it notes."""
 KINDS: dict[Any, Any] = {int: click.INT, float: click.FLOAT}
 

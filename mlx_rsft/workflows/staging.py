@@ -17,6 +17,7 @@ from mlx_rsft.models.load import LoadedModel
 from mlx_rsft.models.split import SplitModel
 from mlx_rsft.models.trunk import Trunk
 from mlx_rsft.objectives import Objective
+from mlx_rsft.settings import OF_ONE_RUN
 from mlx_rsft.training import optimizer as optimizers
 from mlx_rsft.workflows import arms, assemble, caching, sizing, starting
 from mlx_rsft.workflows.arms import Stage
@@ -45,13 +46,6 @@ class Plot:
     baseline: str = ""
 
 
-OF_ONE_RUN = (
-    *("checkpoint_every", "keep", "keep_at", "eval_every"),
-    *("best", "patience", "least_gain", "kl_budget"),
-)
-"""Training settings of a run by itself: which of its states it saves and which it keeps."""
-
-
 def check_settings(resolved: Resolved, what: str) -> None:
     """Raise ConfigError for settings with which arms cannot be trained alike.
 
@@ -71,11 +65,11 @@ def check_settings(resolved: Resolved, what: str) -> None:
         [
             ConfigError(
                 f"{what} trains every arm to its end, and leaves no checkpoints.",
-                where=f"training.{name}",
+                where=name,
                 hint="Leave it out; mlx-rsft train has a use for it.",
             )
             for name in OF_ONE_RUN
-            if resolved.origins.get(f"training.{name}") in {FLAG, SET}
+            if resolved.origins.get(name) in {FLAG, SET}
         ]
     )
     optimizers.check(resolved.config.optimizer, resolved.config.adapter)
