@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -35,6 +36,7 @@ from mlx_rsft.workflows import arms as training
 from mlx_rsft.workflows import train
 from mlx_rsft.workflows.compare import Request, compare
 from mlx_rsft.workflows.reporter import Reporter
+from mlx_rsft.workflows.scored import BASE
 
 FOUND = "found.json"
 PLAIN = "sft"
@@ -94,38 +96,48 @@ def carry_out(
         experiment.arms, folder / "arms", tier.seeds, tune_rate=True, every=every
     )
     rates, reached = compared(resolved, request, reporter)
+    against = against_plain(reached, experiment.metrics[0])
     found = {
         "name": experiment.name,
         "question": experiment.question,
         "tier": size,
         "model": tier.label,
-        "version": __version__,
-        "created": manifest.now(),
         "steps": experiment.steps[size],
         "seeds": tier.seeds,
-        "rates": rates,
         "prior": probed(resolved, reporter),
-        "means": means(reached),
-        "against": [] if experiment.runs_of else _against(experiment, reached),
-        **judged(experiment.claims, reached),
+        # What every arm gains over plain SFT is told once of the same runs.
+        **results(
+            rates, reached, experiment.claims, [] if experiment.runs_of else against
+        ),
         "seconds": time.perf_counter() - began,
     }
     files.write_json(place, found)
     return found
 
 
-def _against(experiment: Experiment, reached: Reached) -> Any:
-    """What every arm gains over plain SFT; told once of the same runs."""
-    claims = against_plain(reached, experiment.metrics[0])
-    return judged(claims, reached)["claims"]
+def results(
+    rates: Mapping[str, float],
+    reached: Reached,
+    claims: Sequence[Claim],
+    against: Sequence[Claim],
+) -> dict[str, Any]:
+    """What was reached, and what became of the claims, one by one and together.
 
-
-def judged(claims: Sequence[Claim], reached: Reached) -> dict[str, Any]:
-    """What became of the claims, one by one and together."""
-    found = claiming.judge(claims, reached)
+    Args:
+        rates: The learning rate of every arm.
+        reached: Every arm's values, by split and metric.
+        claims: What was expected.
+        against: Every arm against plain SFT.
+    """
+    judged = claiming.judge(claims, reached)
     return {
-        "claims": [asdict(one) for one in found],
-        "verdict": claiming.verdict(found),
+        "version": __version__,
+        "created": manifest.now(),
+        "rates": rates,
+        "means": means(reached),
+        "against": [asdict(one) for one in claiming.judge(against, reached)],
+        "claims": [asdict(one) for one in judged],
+        "verdict": claiming.verdict(judged),
     }
 
 
@@ -189,6 +201,9 @@ def compared(
     given = {"optimizer.learning_rate": rates[LOW]}
     lower = configuration.changed(resolved, given, FLAG)
     folder = request.out.with_name("low")
+    if not folder.exists():  # it is the same bare model, and scored by now
+        with files.new_folder(folder) as scratch:
+            shutil.copytree(request.out / BASE, scratch / BASE)
     plain = replace(request, arms=(PLAIN,), out=folder, tune_rate=False)
     low = _reached(folder, compare(lower, plain, reporter))[PLAIN]
     return rates, {**_reached(request.out, tuned), LOW: low}
@@ -260,7 +275,12 @@ def means(reached: Reached) -> dict[str, Any]:
 def against_plain(reached: Reached, metric: str) -> list[Claim]:
     """Every arm against plain SFT on every test split, as claims to be better."""
     return [
-        Claim(f"{arm} - {PLAIN}, {split}", metric, split, {arm: 1.0, PLAIN: -1.0})
+        Claim(
+            f"{metric}, {arm} - {PLAIN}, {split}",
+            metric,
+            split,
+            {arm: 1.0, PLAIN: -1.0},
+        )
         for arm, splits in reached.items()
         if arm != PLAIN
         for split in splits

@@ -24,7 +24,7 @@ from typing import Any
 import claims as claiming
 import showing
 import study
-from maintnorm_tokens import FIGURES, Counts, aligned, counts
+from maintnorm_tokens import FIGURES, REDUCTION, Counts, aligned, counts
 from study import Study
 
 from mlx_rsft import files
@@ -68,10 +68,10 @@ def read_arguments(words: Iterable[str]) -> argparse.Namespace:
 
 def made(asked: argparse.Namespace) -> Study:
     """Trained on company A, tested on all three."""
-    cuts = {"train": ("train_a", 0, asked.train), "valid": ("valid_a", 0, 100)}
+    cuts = {"train": ("train_a", 0, asked.train), "valid": ("valid_a", 0, 64)}
     cuts |= {file(split): (f"test_{of}", 0, asked.tests) for split, of in TESTS.items()}
     question = f"Trained on {asked.train} notes of company A, what of A, B and C?"
-    return Study("maintnorm", question, cuts, SETTINGS, _words_of)
+    return Study("maintnorm", question, cuts, SETTINGS, _words_of, [REDUCTION])
 
 
 def convert(source: Path, rows: Path) -> None:

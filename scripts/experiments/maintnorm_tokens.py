@@ -120,8 +120,10 @@ def _reduction(held: Sequence[Counts]) -> Values:
     return Values([c.right - c.unasked for c in held], asked)
 
 
+REDUCTION = "error reduction"
+"""By which models of the source are compared."""
 FIGURES = {
     "precision": _precision,
     "recall": _recall,
-    "error reduction": _reduction,
+    REDUCTION: _reduction,
 }

@@ -31,8 +31,7 @@ from mlx_rsft.evaluation.values import Values
 from mlx_rsft.objectives import build
 from mlx_rsft.workflows.compare import Request
 
-STAGED = "dft:floor=0.1,schedule=staged,until=0.5"
-ARMS = ("sft", "dft", "dft:floor=0.1", STAGED)
+ARMS = ("sft", "dft", "dft:floor=0.1")
 
 Cut = tuple[str, int, int]
 """A file of the rows without its ending, and from which line up to which."""
@@ -48,6 +47,7 @@ class Study:
         cuts: By the name of a split's file.
         settings: Of every run, by full key; the first metric chooses and decides.
         more: Metrics of what the runs have written.
+        judged: Those of them on which arms are held against each other as well.
     """
 
     name: str
@@ -55,6 +55,7 @@ class Study:
     cuts: Mapping[str, Cut]
     settings: Mapping[str, object]
     more: More = lambda _data, _runs: {}
+    judged: Sequence[str] = ()
 
     @property
     def decides(self) -> str:
@@ -167,19 +168,20 @@ def _compared(
         ]
         for split, values in study.more(asked.out / "data", runs).items():
             reached[arm][split] |= values
-    claims = experiment.against_plain(reached, study.decides)
-    judged = experiment.judged(claims, reached)
+    against = experiment.against_plain(reached, study.decides)
+    further = [
+        claim
+        for metric in study.judged
+        for claim in experiment.against_plain(reached, metric)
+    ]
     found = {
         "name": study.name,
         "question": study.question,
         "model": asked.model,
         "steps": asked.steps,
         "seeds": asked.seeds,
-        "rates": rates,
-        "means": experiment.means(reached),
         "prior": known,
-        **judged,
-        "against": judged["claims"],
+        **experiment.results(rates, reached, [*against, *further], against),
         "seconds": time.perf_counter() - began,
     }
     files.write_json(asked.out / experiment.FOUND, found)

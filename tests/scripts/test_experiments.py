@@ -198,8 +198,11 @@ def test_notes_are_compared_from_the_source_to_the_table(load, tmp_path):
     for splits in found["means"].values():
         assert set(splits) == {"test", "b", "c"}
         assert {"exact_match", "recall", "error reduction"} <= set(splits["b"])
-    assert any("sft at a fifth of the rate - sft, c" in line for line in lines)
+    lower = "sft at a fifth of the rate - sft, c"
+    for metric in ("exact_match", "error reduction"):
+        assert any(f"| {metric}, {lower} |" in line for line in lines)
     assert len(found["against"]) == 3
+    assert len(found["claims"]) == 6
 
 
 def test_word_problems_are_compared_by_the_number_at_their_end(load, tmp_path):
