@@ -1,7 +1,7 @@
 """Maintenance notes of three companies: what a real shift costs, and what corrects it.
 
     python scripts/experiments/maintnorm.py convert SOURCE ROWS
-    python scripts/experiments/maintnorm.py replace ROWS
+    python scripts/experiments/maintnorm.py replace ROWS [--train 400] [--tests 150]
     python scripts/experiments/maintnorm.py compare ROWS --train 400 --out DIR
     python scripts/experiments/maintnorm.py compare ROWS --train 3200 --out DIR --estimate
 
@@ -56,7 +56,7 @@ def main() -> None:
     if asked.do == "convert":
         convert(asked.source, asked.rows)
     elif asked.do == "replace":
-        print("\n".join(replaced(asked.rows)))
+        print("\n".join(replaced(asked.rows, asked.train, asked.tests)))
     else:
         print("\n".join(study.told(made(asked), asked)))
 
@@ -138,17 +138,23 @@ def _counted(note: dict[str, Any], written: str) -> Counts:
     return counts(" ".join(_words(note)), note["completion"], written)
 
 
-def replaced(rows: Path) -> list[str]:
-    """The source's simplest baseline, of every company on every company."""
+def replaced(rows: Path, train: int | None, tests: int | None) -> list[str]:
+    """The source's simplest baseline, of every company on every company.
+
+    Args:
+        rows: The folder of them.
+        train: So many training rows, from the first on; None: all.
+        tests: The same of the rows of each test.
+    """
     lines: list[list[str]] = []
     for trained in COMPANIES:
-        stands = _replacements(_read(rows / f"train_{trained}.jsonl"))
+        stands = _replacements(_read(rows / f"train_{trained}.jsonl")[:train])
         for tested in COMPANIES:
             held = [
                 _counted(
                     note, " ".join(stands.get(word, word) for word in _words(note))
                 )
-                for note in _read(rows / f"test_{tested}.jsonl")
+                for note in _read(rows / f"test_{tested}.jsonl")[:tests]
             ]
             means = [
                 claiming.mean([figure(held)], name) for name, figure in FIGURES.items()

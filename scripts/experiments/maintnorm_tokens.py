@@ -41,17 +41,21 @@ def counts(raw: str, right: str, written: str) -> Counts:
     fits = [False] * len(words)
     extra = [False] * (len(words) + 1)
     """Whether something stands before a word that should not."""
+    filled = [False] * (len(words) + 1)
+    """Whether a word that had to go may still be there."""
     matcher = SequenceMatcher(None, words, got, autojunk=False)
-    for kind, begin, end, _, _ in matcher.get_opcodes():
+    for kind, begin, end, start, stop in matcher.get_opcodes():
         if kind == "equal":
             fits[begin:end] = [True] * (end - begin)
         elif kind == "insert":
             extra[begin] = True
+        if stop - start > end - begin:
+            filled[begin : end + 1] = [True] * (end + 1 - begin)
     found = [0, 0, 0, 0]
     for word, (begin, end) in zip(raw.split(), spans, strict=True):
         last = end == len(words)
         clean = not any(extra[begin:end]) and not (last and extra[end])
-        good = all(fits[begin:end]) and (clean or begin == end)
+        good = all(fits[begin:end]) and clean if begin < end else not filled[begin]
         changed = words[begin:end] != [word]
         found[(0 if good else 1) if changed else (3 if good else 2)] += 1
     return Counts(*found)

@@ -74,7 +74,7 @@ def read_arguments(
         words: The command line, without the program.
         about: The program's docstring.
         steps: Of a run, unless told otherwise.
-        more: Further commands, which take the rows and nothing else.
+        more: Further commands, which take the rows, and how many; all, unless told.
     """
     parser = argparse.ArgumentParser(
         description=about, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -84,7 +84,10 @@ def read_arguments(
     converting.add_argument("source", type=Path)
     converting.add_argument("rows", type=Path)
     for name in more:
-        what.add_parser(name).add_argument("rows", type=Path)
+        further = what.add_parser(name)
+        further.add_argument("rows", type=Path)
+        further.add_argument("--train", type=int, help="training rows")
+        further.add_argument("--tests", type=int, help="rows per test")
     _add_options(what.add_parser("compare"), steps)
     return parser.parse_args(list(words))
 

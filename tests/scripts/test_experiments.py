@@ -160,6 +160,10 @@ def test_the_words_of_a_note_are_counted_as_the_source_counts_them(load):
     wrong = right.replace("housing", "house").replace("left", "right")
     assert tokens.counts(raw, right, wrong) == tokens.Counts(2, 1, 1, 2)
     assert tokens.counts(raw, right, f"{right} again") == tokens.Counts(3, 0, 1, 2)
+    two, one = "QT12 auto lube out", "<id> auto-lube out"  # lube had to go
+    assert tokens.counts(two, one, one) == tokens.Counts(3, 0, 0, 1)
+    assert tokens.counts(two, one, "<id> auto-lube lube out").right == 2
+    assert tokens.counts(two, one, two) == tokens.Counts(0, 3, 0, 1)
 
 
 def test_the_source_of_the_notes_is_converted_word_by_word(load, tmp_path):
@@ -176,6 +180,8 @@ def test_the_source_of_the_notes_is_converted_word_by_word(load, tmp_path):
     assert first["completion"] == "<id> auto-lube"
     assert first["tags"] == ["company-b"]
     assert len(lines) == 2
+    table = maintnorm.replaced(tmp_path / "rows", 1, 1)
+    assert table[3] == "| a | b | 1.000 | 1.000 | 1.000 |"
 
 
 def test_notes_are_compared_from_the_source_to_the_table(load, tmp_path):
