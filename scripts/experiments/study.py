@@ -139,7 +139,9 @@ def _gathered(study: Study, asked: argparse.Namespace) -> Path:
             if not place.exists():
                 raise DataError("The file is not there.", where=str(place))
             lines = place.read_text(encoding="utf-8").splitlines(keepends=True)
-            files.write_text(scratch / f"{split}.jsonl", "".join(lines[begin:end]))
+            # An answer of nothing cannot be learned, and rows of it are refused.
+            told = [one for one in lines[begin:end] if json.loads(one)["completion"]]
+            files.write_text(scratch / f"{split}.jsonl", "".join(told))
     return folder
 
 

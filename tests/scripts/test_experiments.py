@@ -191,14 +191,18 @@ def test_notes_are_compared_from_the_source_to_the_table(load, tmp_path):
             place = tmp_path / "data" / f"company_{company}" / f"{split}.norm"
             place.parent.mkdir(parents=True, exist_ok=True)
             notes = [f"Q{n}\t<id>\nmtr\tmotor\nOK\tOK\n" for n in range(6)]
-            place.write_text("\n".join(notes))
+            place.write_text("\n".join([*notes, "xxx\t\n"]))
     model = testing.write_tiny_model(tmp_path / "model", num_hidden_layers=8)
     rows, out = tmp_path / "rows", tmp_path / "out"
     maintnorm.convert(tmp_path / "data", rows)
-    words = ["compare", rows, "--out", out, "--train", 6, "--tests", 4, "--steps", 2]
+    words = ["compare", rows, "--out", out, "--train", 7, "--tests", 4, "--steps", 2]
     words += ["--seeds", 1, "--model", model, "--arm", "sft"]
     asked = maintnorm.read_arguments(map(str, words))
     lines = study.told(maintnorm.made(asked), asked)
+    trained = (out / "data" / "train.jsonl").read_text().splitlines()
+    assert len(trained) == 6, "a note of which nothing is left cannot be learned"
+    scored = [out / where / "base" / "c.json" for where in ("arms", "low")]
+    assert len({place.stat().st_mtime_ns for place in scored}) == 1, "scored once"
     found = json.loads((out / "found.json").read_text())
     assert set(found["means"]) == {"sft", "sft at a fifth of the rate"}
     for splits in found["means"].values():
