@@ -82,6 +82,7 @@ class Trunk:
             )
         )
         self._hits = self._misses = self._left_out = 0
+        self._asked: set[bytes] = set()
 
     @property
     def stats(self) -> TrunkStats:
@@ -104,10 +105,15 @@ class Trunk:
             lines_BT[place, : len(lines)] = lines
         return TrunkStates(self.depth, mx.array(lines_BT).view(self._dtype))
 
+    def was_asked(self, tokens: Sequence[int]) -> bool:
+        """Whether a row's states were asked for, so that asking early gains nothing."""
+        return self._key(np.array(tokens, np.int32)) in self._asked
+
     def _found(self, rows: Sequence[Sequence[int]]) -> list[Lines]:
         """What is kept of each row; what is not is computed, a row on each core."""
         ids = [np.array(tokens, np.int32) for tokens in rows]
         keys = [self._key(row) for row in ids]
+        self._asked.update(keys)
         kept = {key: self._store.get(key) for key in keys}
         found = {key: lines for key, lines in kept.items() if lines is not None}
         missing = {

@@ -139,7 +139,6 @@ def recognise(stage: Stage, *, tune: bool) -> None:
 
 def train_all(stage: Stage, *, tune: bool, reporter: Reporter) -> list[Run]:
     """Every arm from every seed; runs that are there and finished are not repeated."""
-    warm(stage, reporter)
     given = stage.resolved.config.optimizer.learning_rate
     rates = dict.fromkeys(stage.arms, given)
     if tune:
@@ -151,7 +150,7 @@ def train_all(stage: Stage, *, tune: bool, reporter: Reporter) -> list[Run]:
     ]
 
 
-def warm(stage: Stage, reporter: Reporter) -> None:
+def _warm(stage: Stage, reporter: Reporter) -> None:
     """Run the frozen blocks on all rows that will be trained on, for no arm's account."""
     rows = stage.splits.rows[TRAIN]
     size = stage.resolved.config.training.batch_size
@@ -168,8 +167,11 @@ def fill(stage: Stage, rows: Sequence[Example], reporter: Reporter) -> None:
     """Run the frozen blocks on rows, where what they make of them is kept."""
     if stage.trunk is None:
         return
-    with reporter.task("run the frozen blocks", len(rows)) as advance:
-        for row in rows:
+    new = [row for row in rows if not stage.trunk.was_asked(row.tokens)]
+    if not new:
+        return
+    with reporter.task("run the frozen blocks", len(new)) as advance:
+        for row in new:
             stage.trunk.states([row.tokens], len(row.tokens))
             advance(1)
 
@@ -216,6 +218,7 @@ def train_one(stage: Stage, run: Run, reporter: Reporter) -> Run:
     if finished.is_there(run.path, job):
         reporter.note(f"{run.path.name} is there already.")
         return run
+    _warm(stage, reporter)
     stage.begin(run.seed)
     reporter.note(f"{run.arm}, seed {run.seed}:")
     with mishaps.named(job, run.path, "give the same command"):

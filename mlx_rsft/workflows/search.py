@@ -183,7 +183,6 @@ def search(found: Search, reporter: Reporter) -> dict[str, Any]:
     stage, out = found.stage, found.request.out
     place = out / FILE
     files.write_json(place, _finite({**found.plan, "finished": False}))
-    arms.warm(stage, reporter)
     searches: list[dict[str, Any]] = []
     for contest in found.contests:
         if contest.tag:

@@ -179,14 +179,16 @@ def test_curves_begin_with_the_bare_model_and_show_valid_only(compared):
     assert values[-1] < values[0]
 
 
-def test_a_finished_comparison_trains_and_scores_nothing_again(
-    compared, tiny_folder, tiny_data
+@pytest.mark.parametrize("cache", ["off", "memory"])
+def test_a_finished_comparison_runs_no_model_again(
+    compared, tiny_folder, tiny_data, cache
 ):
     out, record, _ = compared
     listener = Listening()
-    asked = short_run(tiny_folder, tiny_data, training__trunk_cache="off")
+    asked = short_run(tiny_folder, tiny_data, training__trunk_cache=cache)
     again = compare.compare(asked, _request(out), listener)
-    assert not [t for t in listener.done if t.startswith(("train ", "score", "look"))]
+    work = ("train ", "score", "look", "run ")
+    assert not [task for task in listener.done if task.startswith(work)]
     assert {**again, "created": 0} == {**record, "created": 0}
 
 
