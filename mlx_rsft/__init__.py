@@ -6,10 +6,10 @@ every part is imported by its own name, so that a command pays only for what it 
 
 from importlib.metadata import version
 
-from mlx_rsft import machine
+from mlx_rsft import blas, machine
 
 __all__ = ["__version__"]
 __version__ = version("mlx-rsft")
 
-machine.load_blas()
+blas.load()
 machine.keep_freed_memory()

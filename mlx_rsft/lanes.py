@@ -18,7 +18,7 @@ from typing import TypeVar
 
 import mlx.core as mx
 
-from mlx_rsft import machine
+from mlx_rsft import blas, machine
 
 T = TypeVar("T")
 Job = Generator[Iterable[mx.array], None, T]
@@ -26,7 +26,7 @@ Job = Generator[Iterable[mx.array], None, T]
 
 def count() -> int:
     """How many jobs have a core each; 1 where mlx itself spreads its work."""
-    return machine.blas_threads() if machine.backend() == "cpu" else 1
+    return blas.threads() if machine.backend() == "cpu" else 1
 
 
 def together(jobs: Sequence[Job[T]], cores: int | None = None) -> list[T]:
@@ -39,7 +39,7 @@ def together(jobs: Sequence[Job[T]], cores: int | None = None) -> list[T]:
             its products are summed in the same order alone and in company.
     """
     results: dict[int, T] = {}
-    with machine.blas_shared(cores or len(jobs)):
+    with blas.shared(cores or len(jobs)):
         while len(results) < len(jobs):
             asked: list[list[mx.array]] = []
             for place in range(len(jobs)):

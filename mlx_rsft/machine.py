@@ -1,9 +1,4 @@
-"""This machine: its BLAS, its memory, its power; Mac-only care behind a fake.
-
-The Linux CPU wheel of mlx links the reference BLAS. OpenBLAS, loaded with global
-symbols *before* ``mlx.core``, takes its place: the same wheel then multiplies matrices
-many times faster. ``MLX_RSFT_BLAS=off`` leaves the reference in charge.
-"""
+"""This machine: what computes, its memory, its power; Mac-only care behind a fake."""
 
 from __future__ import annotations
 
@@ -17,104 +12,10 @@ import subprocess
 import sys
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import asdict, dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
-from mlx_rsft import files
+from mlx_rsft import blas
 from mlx_rsft.errors import MachineError
-
-GFORTRAN = "libgfortran.so.5"
-_blas = "reference"
-_openblas: ctypes.CDLL | None = None
-
-
-def load_blas() -> None:
-    """Put OpenBLAS under mlx on Linux, once, before ``mlx.core`` is imported.
-
-    Does nothing on other systems, without the ``cpu`` extra, or when switched off.
-    A library that is installed and does not load is announced on stderr, because
-    everything is then many times slower.
-    """
-    global _blas, _openblas
-    if sys.platform != "linux":
-        _blas = "system"
-        return
-    library = _find_openblas()
-    if library is None or os.environ.get("MLX_RSFT_BLAS") == "off":
-        return
-    if "mlx.core" in sys.modules:
-        _warn("mlx was imported before mlx_rsft, so OpenBLAS cannot take its place")
-        return
-    try:
-        _openblas = _load_globally(library)
-    except OSError as problem:
-        _warn(f"OpenBLAS does not load ({problem})")
-        return
-    _blas = "openblas"
-
-
-def _warn(reason: str) -> None:
-    sys.stderr.write(f"mlx-rsft: {reason}; matrix products will be slow.\n")
-
-
-def _find_openblas() -> Path | None:
-    spec = find_spec("numpy")  # lives in the same site-packages; finding is not loading
-    if spec is None or spec.origin is None:
-        return None
-    site = Path(spec.origin).parent.parent
-    library = site / "cmeel.prefix" / "lib" / "libopenblas.so"
-    return library if library.exists() else None
-
-
-def blas_threads() -> int:
-    """Threads that a matrix product may use, as far as that can be told; else 1."""
-    return _openblas.openblas_get_num_threads() if _openblas else 1
-
-
-@contextlib.contextmanager
-def blas_shared(parts: int) -> Generator[None]:
-    """Let each of ``parts`` products that run at once have its share of the threads."""
-    if _openblas is None:
-        yield
-        return
-    before = blas_threads()
-    _openblas.openblas_set_num_threads(max(1, before // parts))
-    try:
-        yield
-    finally:
-        _openblas.openblas_set_num_threads(before)
-
-
-def _load_globally(library: Path) -> ctypes.CDLL:
-    try:
-        return ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
-    except OSError as problem:
-        if GFORTRAN not in str(problem):
-            raise
-        _load_bundled_gfortran(library.parents[2] / "mlx_cpu.libs")
-        return ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
-
-
-def _load_bundled_gfortran(folder: Path) -> None:
-    """Load the Fortran runtime that the mlx wheel carries, under its plain name.
-
-    Wheels rename the libraries they bundle, in the file and inside it; OpenBLAS asks
-    for the plain name. A copy with the plain name inside satisfies it, so that no
-    system package is needed.
-    """
-    bundled = next(folder.glob("libgfortran-*.so*"), None)
-    quadmath = next(folder.glob("libquadmath-*.so*"), None)
-    if bundled is None or quadmath is None:
-        raise OSError(f"{GFORTRAN} is missing; the system package libgfortran5 has it")
-    renamed = files.cache_folder() / "lib" / bundled.name / GFORTRAN
-    if not renamed.exists():
-        with files.new_folder(renamed.parent) as folder:
-            old, new = bundled.name.encode() + b"\0", GFORTRAN.encode()
-            content = bundled.read_bytes().replace(old, new.ljust(len(old), b"\0"))
-            (folder / GFORTRAN).write_bytes(content)
-    ctypes.CDLL(str(quadmath), mode=ctypes.RTLD_GLOBAL)
-    ctypes.CDLL(str(renamed), mode=ctypes.RTLD_GLOBAL)
-
 
 MMAP_MAX, TRIM_THRESHOLD = -4, -1  # of glibc's malloc.h
 MOST_KEPT = 2**31 - 1
@@ -185,7 +86,7 @@ def device() -> Device:
         python=platform.python_version(),
         backend=backend(),
         name=str(info.get("device_name", "")),
-        blas=_blas,
+        blas=blas.in_charge(),
         cores=os.cpu_count() or 0,
         memory_bytes=_memory_bytes(),
         working_set_bytes=int(info.get("max_recommended_working_set_size", 0)),

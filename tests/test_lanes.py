@@ -2,7 +2,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mlx_rsft import lanes, machine
+from mlx_rsft import blas, lanes
 
 WIDTH, REPEATS = 384, 40
 
@@ -67,23 +67,23 @@ def test_every_job_has_a_stream_of_its_own_and_the_first_the_usual_one():
 
 
 def test_products_share_the_cores_while_jobs_run_and_have_them_back_after():
-    before = machine.blas_threads()
+    before = blas.threads()
     if before == 1:
         pytest.skip("products use one core anyway")
 
     def job():
         yield [mx.zeros(1)]
-        return machine.blas_threads()
+        return blas.threads()
 
     assert lanes.count() == before
     assert lanes.together([job()] * 1) == [before]
     assert set(lanes.together([job(), job()])) == {max(1, before // 2)}
     assert lanes.together([job()], cores=before) == [1]
-    assert machine.blas_threads() == before
+    assert blas.threads() == before
 
 
 def test_what_a_job_raises_is_raised_and_the_cores_are_given_back():
-    before = machine.blas_threads()
+    before = blas.threads()
 
     def failing():
         yield [mx.zeros(1)]
@@ -91,5 +91,5 @@ def test_what_a_job_raises_is_raised_and_the_cores_are_given_back():
 
     with pytest.raises(ValueError, match="no"):
         lanes.together([failing(), _chain(0.5)])
-    assert machine.blas_threads() == before
+    assert blas.threads() == before
     assert mx.allclose(*lanes.together([_chain(0.5), _chain(0.5)])).item()

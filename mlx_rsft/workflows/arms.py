@@ -16,12 +16,7 @@ from mlx_rsft.config import Resolved
 from mlx_rsft.data import batching
 from mlx_rsft.data.conversation import Example
 from mlx_rsft.data.source import TRAIN, VALID
-from mlx_rsft.errors import (
-    ConfigError,
-    Interrupted,
-    RsftError,
-    raise_together,
-)
+from mlx_rsft.errors import ConfigError, Interrupted, RsftError, raise_together
 from mlx_rsft.evaluation import Gauge
 from mlx_rsft.models.load import LoadedModel
 from mlx_rsft.models.split import SplitModel
@@ -165,15 +160,13 @@ def _warm(stage: Stage, reporter: Reporter) -> None:
 
 def fill(stage: Stage, rows: Sequence[Example], reporter: Reporter) -> None:
     """Run the frozen blocks on rows, where what they make of them is kept."""
-    if stage.trunk is None:
-        return
-    new = [row for row in rows if not stage.trunk.was_asked(row.tokens)]
-    if not new:
-        return
-    with reporter.task("run the frozen blocks", len(new)) as advance:
-        for row in new:
-            stage.trunk.states([row.tokens], len(row.tokens))
-            advance(1)
+    trunk = stage.trunk
+    new = [row for row in rows if trunk and not trunk.was_asked(row.tokens)]
+    if trunk and new:
+        with reporter.task("run the frozen blocks", len(new)) as advance:
+            for row in new:
+                trunk.states([row.tokens], len(row.tokens))
+                advance(1)
 
 
 def _tuned(stage: Stage, arm: str, reporter: Reporter) -> float:

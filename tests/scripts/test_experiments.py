@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mlx_rsft import lanes, machine, testing
+from mlx_rsft import blas, lanes, testing
 from mlx_rsft.errors import DataError, RunError
 from mlx_rsft.evaluation.values import Values
 from mlx_rsft.workflows.reporter import Silent
@@ -40,7 +40,7 @@ def tried(tmp_path_factory):
 @pytest.mark.parametrize("name", ["H7", "time", "H1", "H2", "H3", "H4", "H5", "H6"])
 def test_results_prints_what_is_found_today(load, tried, name):
     run = load("run")
-    with machine.blas_shared(lanes.count()):  # a core each, as the program does it
+    with blas.shared(lanes.count()):  # a core each, as the program does it
         is_toy = name in run.TOYS
         told = run.toy(name, tried) if is_toy else run.tried(name, "T0", tried)
     assert told.check(RESULTS) == []
