@@ -275,7 +275,7 @@ class EvaluationSettings:
     side_effects: bool = _setting(
         False,
         "After training, note in the manifest what changed beside the task: drift, what "
-        "was forgotten, entropy, length, refusals.",
+        "was forgotten, entropy, length, refusals. Comparisons do unless this is false.",
     )
     general: bool = _setting(
         False,

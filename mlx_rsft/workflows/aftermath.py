@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from mlx_rsft import files
+from mlx_rsft.config import Resolved
 from mlx_rsft.data.classes import CLASSES, classify
 from mlx_rsft.data.conversation import Example
 from mlx_rsft.evaluation import generate, tokenwise
@@ -55,6 +56,12 @@ class _Looked:
     written: list[str]
 
 
+def is_wanted(resolved: Resolved) -> bool:
+    """Whether a comparison looks for side effects: unless somebody turned it off."""
+    key = "evaluation.side_effects"
+    return resolved.config.evaluation.side_effects or not resolved.is_given(key)
+
+
 def look(
     stage: Stage,
     runs: Sequence[Run],
@@ -91,7 +98,8 @@ def _identity(stage: Stage, runs: Sequence[Run]) -> list[Any]:
     """What a look depends on: which runs, of when, and which rows."""
     begun = {run.path.name: finished.card(run.path)["started"] for run in runs}
     hashes = [sorted(stage.splits.files[name].values()) for name in stage.splits.files]
-    return [begun, hashes, stage.resolved.config.evaluation.max_tokens]
+    most = stage.resolved.config.evaluation.max_tokens
+    return [begun, hashes, most, is_wanted(stage.resolved)]
 
 
 def _look(
@@ -105,16 +113,17 @@ def _look(
     stage.begin(stage.seeds[0])
     stage.loaded.model.eval()
     before = tokenwise.read(stage.split, rows, trunk=stage.trunk)
-    bare = _asked(stage, rows).of_bare()
+    wanted = is_wanted(stage.resolved)
+    bare = _asked(stage, rows).of_bare() if wanted else []
     found: dict[str, _Looked] = {}
     first = {run.arm: run for run in reversed(runs)}
     with reporter.task("look for side effects", len(stage.arms)) as advance:
         for arm, objective in stage.arms.items():
             arms.restore(stage, first[arm])
             found[arm] = _looked(stage, objective, rows, shown)
-            effects.note(
-                RunDir(first[arm].path), effects.joined(found[arm].side_effects, bare)
-            )
+            if wanted:
+                beside = effects.joined(found[arm].side_effects, bare)
+                effects.note(RunDir(first[arm].path), beside)
             advance(1)
     return Aftermath(
         {
@@ -164,7 +173,7 @@ def _looked(
     return _Looked(
         _histogram(stats),
         _weights(stage, objective, rows, stats),
-        _asked(stage, rows).of_tuned(),
+        _asked(stage, rows).of_tuned() if is_wanted(stage.resolved) else [],
         _answers(stage, [stage.splits.rows[name][place] for name, place in shown]),
     )
 

@@ -14,7 +14,7 @@ from mlx_rsft.data.conversation import Example
 from mlx_rsft.data.source import TRAIN, VALID
 from mlx_rsft.evaluation import generate
 from mlx_rsft.models.trunk import Trunk
-from mlx_rsft.workflows import effects, foreseen, scored
+from mlx_rsft.workflows import aftermath, effects, foreseen, scored
 from mlx_rsft.workflows.arms import Stage
 from mlx_rsft.workflows.budget import Pace, Work
 from mlx_rsft.workflows.reporter import Reporter
@@ -50,12 +50,13 @@ def measured(stage: Stage, load_s: float, reporter: Reporter) -> Pace:
     fill = max(0.0, whole - score) if stage.trunk else 0.0
     passes = 3 * (GENERAL_ROWS + effects.ROWS)
     prompts = fill * GENERAL_ROWS + whole * SAFETY_ROWS
+    side = written + prompts + score * passes
     return Pace(
         load=load_s,
         fill=fill,
         step=step,
         score=score,
-        side=written + prompts + score * passes,
+        side=side if aftermath.is_wanted(stage.resolved) else 0.0,
         ending=load_s + written + prompts + whole * passes,
     )
 

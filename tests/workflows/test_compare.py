@@ -89,6 +89,19 @@ def test_what_was_found_beside_the_task_is_in_the_manifest_and_all_is_sealed(com
         assert not audit.verify(run).findings
 
 
+def test_side_effects_are_looked_for_unless_somebody_turns_that_off(
+    tmp_path, tiny_folder, tiny_data
+):
+    def beside(**more):
+        asked = short_run(tiny_folder, tiny_data, **more)
+        record = compare.compare(asked, _request(tmp_path / "out", seeds=1), Silent())
+        card = json.loads((tmp_path / "out/runs/sft-seed0/manifest.json").read_text())
+        return bool(record["side_effects"]), bool(card.get("effects"))
+
+    assert beside(**{"evaluation.side_effects": False}) == (False, False)
+    assert beside() == (True, True)  # of the same runs
+
+
 def test_answers_are_shown_where_arms_differ(compared):
     _, record, _ = compared
     for example in record["examples"]:
