@@ -20,6 +20,7 @@ from experiment import FOUND, Experiment
 
 from mlx_rsft import lanes
 from mlx_rsft.errors import Interrupted, RunError
+from mlx_rsft.evaluation import METRICS
 from mlx_rsft.workflows.reporter import Reporter
 
 RUN = Path(__file__).with_name("run.py")
@@ -66,9 +67,15 @@ def pieces(
                 if not (out / other.name / tier.label / FOUND).exists()
             ]
             if names:
-                weight = len(one.arms) * (one.steps[size] + one.looks)
-                found.append(Piece(names, size, tier.label, weight))
+                found.append(Piece(names, size, tier.label, _weight(one, size)))
     return sorted(found, key=lambda piece: -piece.weight)
+
+
+def _weight(experiment: Experiment, size: str) -> float:
+    """Steps and looks of all arms; twice that if a look is more than one pass."""
+    named = [metric.partition(":")[0] for metric in experiment.metrics]
+    passes = 2 if any(METRICS[name].needs for name in named) else 1
+    return passes * len(experiment.arms) * (experiment.steps[size] + experiment.looks)
 
 
 def carry_out(todo: Sequence[Piece], out: Path, reporter: Reporter) -> None:

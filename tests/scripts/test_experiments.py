@@ -273,6 +273,8 @@ def test_what_is_missing_is_done_the_longest_first_and_what_shares_runs_together
 
     assert names("T0")[0] == (["H2", "H5"], "tiny")
     assert len(names("T0")) == 5
+    # what looks more than once at a row takes longer than its steps say
+    assert [held[0] for held, _ in names("T1")[:3]] == ["H2", "H2", "H6"]
     assert names("T1", "Gemma-3-270M") == [(["H2", "H5"], "Gemma-3-270M")]
     (tmp_path / "H2" / "tiny").mkdir(parents=True)
     (tmp_path / "H2" / "tiny" / "found.json").write_text("{}")
