@@ -126,10 +126,10 @@ def test_a_reference_that_is_scored_twice_counts_once(place, world, tiny_folder)
 
 
 def test_references_join_and_restart(place, world, tiny_folder):
-    for seed in (0, 1):
+    for seed in range(3):  # of two, how much seeds differ is hardly known
         adapter = world / f"seed{seed}" / "adapter"
         _score(place, tiny_folder, adapter, reference="joins")
-    assert len(watch.references(watch.read_history(place))) == 2
+    assert len(watch.references(watch.read_history(place))) == 3
     bad = world / "mislabelled" / "adapter"
     assert _score(place, tiny_folder, bad)["verdict"] == "regression"
     assert (
