@@ -86,7 +86,7 @@ def lacking(core: str, processor: str) -> str:
         processor: The text of ``/proc/cpuinfo``.
     """
     needed = NEEDS.get(core.upper(), "")
-    return "" if needed in processor.split() or not needed else needed
+    return "" if needed in processor.split() else needed
 
 
 def _warn(reason: str) -> None:
