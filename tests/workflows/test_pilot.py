@@ -13,7 +13,7 @@ from mlx_rsft.config import FLAG, Layer
 from mlx_rsft.data.source import find_splits
 from mlx_rsft.errors import CheckFailed, ConfigError, DataError, Interrupted, RunError
 from mlx_rsft.evaluation import general, refusals, tokenwise
-from mlx_rsft.workflows import decided, gathered, pace, pilot, sized
+from mlx_rsft.workflows import compare, decided, gathered, pace, pilot, sized
 from mlx_rsft.workflows.pilot import Request
 from mlx_rsft.workflows.reporter import Silent
 
@@ -262,6 +262,16 @@ def test_side_effects_are_foreseen_for_as_many_prompts_as_are_bundled():
     files = (general.FILE, refusals.FILE)
     lines = [len(file.read_text(encoding="utf-8").splitlines()) for file in files]
     assert lines == [pace.GENERAL_ROWS, pace.SAFETY_ROWS]
+
+
+def test_a_look_that_is_turned_off_takes_no_time(tmp_path, tiny_folder, tiny_data):
+    def side(place, **more):
+        asked = _asked(tiny_folder, tiny_data, **more)
+        arms = compare.Request(("sft",), tmp_path / place)
+        return pace.measured(compare.prepare(asked, arms, Silent()), 1.0, Silent()).side
+
+    assert side("without", evaluation__side_effects=False) == 0
+    assert side("with") > 0
 
 
 def test_one_arm_alone_is_refused(tmp_path, tiny_folder, tiny_data):
