@@ -18,10 +18,9 @@ from pathlib import Path
 from mlx_rsft import files
 
 GFORTRAN = "libgfortran.so.5"
-AVX512, AVX2 = "avx512f", "avx2"
 NEEDS: Mapping[str, str] = {
-    **dict.fromkeys(("SKYLAKEX", "COOPERLAKE", "SAPPHIRERAPIDS"), AVX512),
-    **dict.fromkeys(("HASWELL", "ZEN"), AVX2),
+    **dict.fromkeys(("SKYLAKEX", "COOPERLAKE", "SAPPHIRERAPIDS"), "avx512f"),
+    **dict.fromkeys(("HASWELL", "ZEN"), "avx2"),
 }
 """What a processor must be capable of, by the kernels that an OpenBLAS runs."""
 _in_charge = "reference"

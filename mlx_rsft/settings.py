@@ -272,10 +272,11 @@ class EvaluationSettings:
     )
     temperature: float = _setting(0.7, "Temperature of those samples.", above=0)
     pairs: int = _setting(50, "Most pairs of answers on a rater sheet.", least=1)
-    side_effects: bool = _setting(
-        False,
+    side_effects: str = _setting(
+        "auto",
         "After training, note in the manifest what changed beside the task: drift, what "
-        "was forgotten, entropy, length, refusals. Comparisons do unless this is false.",
+        "was forgotten, entropy, length, refusals; auto: where arms are compared.",
+        choices=("auto", "on", "off"),
     )
     general: bool = _setting(
         False,

@@ -16,7 +16,10 @@ set -eu
 self=$(readlink -f "$0")
 scripts=$(dirname "$self")
 # A program may lie in a folder below.
-while [ ! -f "$scripts/environment.sh" ] && [ "$scripts" != / ]; do scripts=$(dirname "$scripts"); done
+while [ ! -f "$scripts/environment.sh" ]; do
+  [ "$scripts" != / ] || { echo "environment.sh is sourced by programs beside it." >&2; exit 2; }
+  scripts=$(dirname "$scripts")
+done
 root=$(dirname "$scripts")
 venv=$root/.venv
 program=.${self#"$root"}

@@ -54,6 +54,7 @@ from mlx_rsft.errors import ConfigError
     "evaluation.metrics",
     "evaluation.splits",
     "evaluation.max_tokens",
+    "evaluation.side_effects",
 )
 @click.option(
     "--out",

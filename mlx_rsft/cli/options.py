@@ -63,8 +63,8 @@ TRAINING = (
     "seed",
 )
 """Settings of a training run."""
-KEEPING = (*settings.OF_ONE_RUN, "training.battery_floor", "evaluation.side_effects")
-"""Settings of one run alone: what it saves, which of its states it keeps, what it notes."""
+KEEPING = (*settings.OF_ONE_RUN, "training.battery_floor")
+"""Settings of one run alone: what it saves, which of its states it keeps."""
 KINDS: dict[Any, Any] = {int: click.INT, float: click.FLOAT}
 
 

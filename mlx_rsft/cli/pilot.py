@@ -57,6 +57,7 @@ MINUTES = 10.0
     *options.TRAINING,
     "evaluation.metrics",
     "evaluation.max_tokens",
+    "evaluation.side_effects",
 )
 @click.option(
     "--out",

@@ -18,7 +18,9 @@ from mlx_rsft.errors import ConfigError
 )
 @options.objective_flag
 @options.profile_flag
-@options.setting_flags(*options.TRAINING, "adapter.init", *options.KEEPING)
+@options.setting_flags(
+    *options.TRAINING, "adapter.init", *options.KEEPING, "evaluation.side_effects"
+)
 @click.option(
     "--run-dir",
     type=click.Path(path_type=Path),

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from mlx_rsft import files
-from mlx_rsft.config import Resolved
 from mlx_rsft.data.classes import CLASSES, classify
 from mlx_rsft.data.conversation import Example
 from mlx_rsft.evaluation import generate, tokenwise
@@ -23,6 +22,7 @@ from mlx_rsft.objectives import Objective, TokenStats
 from mlx_rsft.objectives.tokens import LAGGED, REFERENCE
 from mlx_rsft.records import finite
 from mlx_rsft.rundir import RunDir
+from mlx_rsft.settings import Config
 from mlx_rsft.training.known import beforehand
 from mlx_rsft.workflows import arms, assemble, effects, finished
 from mlx_rsft.workflows.arms import Run, Stage
@@ -56,10 +56,9 @@ class _Looked:
     written: list[str]
 
 
-def is_wanted(resolved: Resolved) -> bool:
+def is_wanted(config: Config) -> bool:
     """Whether a comparison looks for side effects: unless somebody turned it off."""
-    key = "evaluation.side_effects"
-    return resolved.config.evaluation.side_effects or not resolved.is_given(key)
+    return config.evaluation.side_effects != effects.OFF
 
 
 def look(
@@ -98,8 +97,8 @@ def _identity(stage: Stage, runs: Sequence[Run]) -> list[Any]:
     """What a look depends on: which runs, of when, and which rows."""
     begun = {run.path.name: finished.card(run.path)["started"] for run in runs}
     hashes = [sorted(stage.splits.files[name].values()) for name in stage.splits.files]
-    most = stage.resolved.config.evaluation.max_tokens
-    return [begun, hashes, most, is_wanted(stage.resolved)]
+    config = stage.resolved.config
+    return [begun, hashes, config.evaluation.max_tokens, is_wanted(config)]
 
 
 def _look(
@@ -113,7 +112,7 @@ def _look(
     stage.begin(stage.seeds[0])
     stage.loaded.model.eval()
     before = tokenwise.read(stage.split, rows, trunk=stage.trunk)
-    wanted = is_wanted(stage.resolved)
+    wanted = is_wanted(stage.resolved.config)
     bare = _asked(stage, rows).of_bare() if wanted else []
     found: dict[str, _Looked] = {}
     first = {run.arm: run for run in reversed(runs)}
@@ -173,7 +172,7 @@ def _looked(
     return _Looked(
         _histogram(stats),
         _weights(stage, objective, rows, stats),
-        _asked(stage, rows).of_tuned() if is_wanted(stage.resolved) else [],
+        _asked(stage, rows).of_tuned() if is_wanted(stage.resolved.config) else [],
         _answers(stage, [stage.splits.rows[name][place] for name, place in shown]),
     )
 

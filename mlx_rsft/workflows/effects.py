@@ -25,6 +25,8 @@ from mlx_rsft.rundir import RunDir
 from mlx_rsft.workflows import finished, sealing
 from mlx_rsft.workflows.assemble import Splits
 
+ON, OFF = "on", "off"
+"""Of ``evaluation.side_effects``; by itself a comparison looks, and a run does not."""
 TASK = "task"
 ROWS = 24
 """Rows of the task to look at."""

@@ -56,7 +56,7 @@ def measured(stage: Stage, load_s: float, reporter: Reporter) -> Pace:
         fill=fill,
         step=step,
         score=score,
-        side=side if aftermath.is_wanted(stage.resolved) else 0.0,
+        side=side if aftermath.is_wanted(stage.resolved.config) else 0.0,
         ending=load_s + written + prompts + whole * passes,
     )
 

@@ -112,7 +112,7 @@ def _gone_on(job: Job, held: Held) -> Manifest:
 def _beside(job: Job, reporter: Reporter) -> Sequence[Mapping[str, Any]] | None:
     """What the run did beside its task, if that was asked for."""
     config = job.resolved.config
-    if not config.evaluation.side_effects:
+    if config.evaluation.side_effects != effects.ON:
         return None
     job.loaded.model.eval()
     rows = effects.task_rows(job.splits, config.seed)

@@ -28,6 +28,7 @@ from mlx_rsft.workflows import (
     assemble,
     best,
     caching,
+    effects,
     keeping,
     mishaps,
     ranked,
@@ -120,7 +121,7 @@ def _loaded(
     loaded = assemble.model(config, reporter)
     splits = assemble.splits(paths, config, loaded, reporter)
     rows = splits.rows[TRAIN]
-    if config.evaluation.side_effects:
+    if config.evaluation.side_effects == effects.ON:
         refusals.examples(loaded.tokenizer)  # says now if there is no chat template
     split = SplitModel(loaded.model)
     auto = assemble.is_auto(config)

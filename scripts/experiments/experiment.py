@@ -195,7 +195,7 @@ def compared(
     Returns:
         Learning rates by arm, and what was reached.
     """
-    resolved = configuration.changed(resolved, {"evaluation.side_effects": False}, FLAG)
+    resolved = configuration.changed(resolved, {"evaluation.side_effects": "off"}, FLAG)
     tuned = compare(resolved, request, reporter)
     rates = {arm["name"]: arm["learning_rate"] for arm in tuned["arms"][1:]}
     rates[LOW] = float(f"{rates[PLAIN] * LOWER:.3g}")

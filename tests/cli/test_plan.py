@@ -5,7 +5,7 @@ from .conftest import OF_ONE_RUN, flags_of, run
 
 def test_every_setting_of_train_can_be_planned_with():
     train, plan = flags_of("train", "plan")
-    own = OF_ONE_RUN | {"--dry-run", "--init-adapter"}
+    own = OF_ONE_RUN | {"--dry-run", "--init-adapter", "--side-effects"}
     assert train - plan == own
     assert plan - train == {"--memory", "--measure", "--fit"}
 

@@ -19,7 +19,7 @@ def asked(flags, tmp_path):
 
 def test_every_setting_of_train_can_be_searched_with():
     train, search = flags_of("train", "search")
-    own = OF_ONE_RUN | {"--objective", "--profile", "--init-adapter"}
+    own = OF_ONE_RUN | {"--objective", "--profile", "--init-adapter", "--side-effects"}
     own -= {"--kl-budget"}  # of a search it is another one: of its winner
     assert train - search == own
 

@@ -98,7 +98,7 @@ def test_side_effects_are_looked_for_unless_somebody_turns_that_off(
         card = json.loads((tmp_path / "out/runs/sft-seed0/manifest.json").read_text())
         return bool(record["side_effects"]), bool(card.get("effects"))
 
-    assert beside(**{"evaluation.side_effects": False}) == (False, False)
+    assert beside(**{"evaluation.side_effects": "off"}) == (False, False)
     assert beside() == (True, True)  # of the same runs
 
 

@@ -9,7 +9,7 @@ from .conftest import short_settings
 
 
 def _run(given, folder):
-    more = {"evaluation.side_effects": True, "evaluation.max_tokens": 4}
+    more = {"evaluation.side_effects": "on", "evaluation.max_tokens": 4}
     given = {**given, "objective.name": "sft", **more}
     settings = config.resolve([Layer(FLAG, given)])
     train.train(train.prepare(settings, folder, Silent()), folder, Silent())

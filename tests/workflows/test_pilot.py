@@ -270,7 +270,7 @@ def test_a_look_that_is_turned_off_takes_no_time(tmp_path, tiny_folder, tiny_dat
         arms = compare.Request(("sft",), tmp_path / place)
         return pace.measured(compare.prepare(asked, arms, Silent()), 1.0, Silent()).side
 
-    assert side("without", evaluation__side_effects=False) == 0
+    assert side("without", evaluation__side_effects="off") == 0
     assert side("with") > 0
 
 
