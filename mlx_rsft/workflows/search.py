@@ -38,6 +38,8 @@ Set by one measurement: the demo model moves by 1.3 in 45 steps at the default r
 it learns a new answer format; a budget of 0.2 left no trial at all.
 """
 FILE = "search.json"
+BEYOND = ("evaluation.splits", "evaluation.general", "evaluation.side_effects")
+"""Settings of what is looked at once a run has been chosen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +107,12 @@ def _checked(
     resolved: Resolved, request: Request
 ) -> tuple[dict[str, Gauge], dict[str, Objective]]:
     staging.check_settings(resolved, "A search")
+    staging.refuse_named(
+        resolved,
+        BEYOND,
+        "A search looks at validation splits, and at nothing beside.",
+        hint="Leave it out; mlx-rsft eval or compare has a use for it.",
+    )
     config = resolved.config
     if config.adapter.method == "full":
         raise ConfigError(

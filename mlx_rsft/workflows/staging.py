@@ -61,20 +61,31 @@ def check_settings(resolved: Resolved, what: str) -> None:
             where="objective",
             hint="Leave [objective] out of the settings.",
         )
-    raise_together(
-        [
-            ConfigError(
-                f"{what} trains every arm to its end, and leaves no checkpoints.",
-                where=name,
-                hint="Leave it out; mlx-rsft train has a use for it.",
-            )
-            for name in OF_ONE_RUN
-            if resolved.origins.get(name) in {FLAG, SET}
-        ]
+    refuse_named(
+        resolved,
+        OF_ONE_RUN,
+        f"{what} trains every arm to its end, and leaves no checkpoints.",
+        hint="Leave it out; mlx-rsft train has a use for it.",
     )
     optimizers.check(resolved.config.optimizer, resolved.config.adapter)
     adapters.check(resolved.config.adapter)
     starting.refuse(resolved.config)
+
+
+def refuse_named(
+    resolved: Resolved, names: Collection[str], said: str, *, hint: str
+) -> None:
+    """Raise ConfigError for settings without a use that the command line names.
+
+    A file of settings may be of other commands as well, so there they may stand.
+    """
+    raise_together(
+        [
+            ConfigError(said, where=name, hint=hint)
+            for name in names
+            if resolved.origins.get(name) in {FLAG, SET}
+        ]
+    )
 
 
 def check_folder(out: Path, *, mark: str, aside: Collection[str], what: str) -> None:

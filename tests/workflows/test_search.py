@@ -316,6 +316,8 @@ def test_a_plan_costs_nothing_and_writes_nothing(tmp_path, tiny_folder, data):
         ({}, {"training.epochs": 1.0}, "Both steps and epochs"),
         ({}, {"training.keep_at": (1,)}, "training.keep_at: .*leaves no checkpoints"),
         ({}, {"training.best": "valid.nll"}, "A search trains every arm to its end"),
+        ({}, {"evaluation.side_effects": "on"}, "side_effects: .*validation splits"),
+        ({}, {"evaluation.splits": ("test",)}, "evaluation.splits: .*nothing beside"),
     ],
 )
 def test_what_cannot_be_searched_is_refused_before_anything_is_written(
