@@ -116,7 +116,7 @@ def _look(
     bare = _asked(stage, rows).of_bare() if wanted else []
     found: dict[str, _Looked] = {}
     first = {run.arm: run for run in reversed(runs)}
-    with reporter.task("look for side effects", len(stage.arms)) as advance:
+    with reporter.task("look at every arm again", len(stage.arms)) as advance:
         for arm, objective in stage.arms.items():
             arms.restore(stage, first[arm])
             found[arm] = _looked(stage, objective, rows, shown)
