@@ -10,14 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 PRECISIONS = ("auto", "stored", "float32", "bfloat16", "float16")
-DATA_FORMATS = (
-    "auto",
-    "messages",
-    "prompt-completion",
-    "alpaca",
-    "sharegpt",
-    "text",
-)
+DATA_FORMATS = ("auto", "messages", "prompt-completion", "alpaca", "sharegpt", "text")
 QUANTIZATIONS = ("none", "4", "8", "mxfp4")
 METHODS = ("lora", "dora", "full")
 OPTIMIZERS = ("adamw", "adam", "adafactor", "lion", "muon", "sgd")
@@ -142,9 +135,7 @@ class OptimizerSettings:
         choices=OPTIMIZERS,
     )
     learning_rate: float = _setting(
-        1e-3,
-        "Peak learning rate; try a tenth for lion, a hundredth for full.",
-        above=0,
+        1e-3, "Peak learning rate; try a tenth for lion, a hundredth for full.", above=0
     )
     warmup: float = _setting(
         0.1, "Share of the steps with a rising learning rate.", least=0, below=1
@@ -182,10 +173,7 @@ class OptimizerSettings:
         below=1,
     )
     momentum: float = _setting(
-        0.0,
-        "Momentum of sgd and muon; 0: none in sgd, 0.95 in muon.",
-        least=0,
-        below=1,
+        0.0, "Momentum of sgd and muon; 0: none in sgd, 0.95 in muon.", least=0, below=1
     )
     eps: float = _setting(1e-8, "Added to the denominator of adamw and adam.", above=0)
 

@@ -105,12 +105,7 @@ def command(
         return
     if out is None:
         raise ConfigError("No folder is given.", where="--out", hint="Pass --out DIR.")
-    names, verified = _split(targets), not chosen["no_verify"]
-    export.check_targets(names)
-    flags = ("gguf_type", "requantize", "dora_as_lora")
-    given = {f"--{flag.replace('_', '-')}": bool(chosen[flag]) for flag in flags}
-    export.check_flags(names, given)
-    publish.check(chosen["push"], names, verified=verified)
+    names, verified = _checked(targets, chosen), not chosen["no_verify"]
     entries = export.export(
         settings,
         source,
@@ -142,6 +137,19 @@ def command(
             public=chosen["public"],
         )
         reporter.note(f"uploaded: {address}")
+
+
+def _checked(targets: Sequence[str], chosen: Mapping[str, Any]) -> list[str]:
+    """The names of the targets, if they go with each other and with the flags."""
+    from mlx_rsft.workflows import export, publish
+
+    names = _split(targets)
+    export.check_targets(names)
+    flags = ("gguf_type", "requantize", "dora_as_lora")
+    given = {f"--{flag.replace('_', '-')}": bool(chosen[flag]) for flag in flags}
+    export.check_flags(names, given)
+    publish.check(chosen["push"], names, verified=not chosen["no_verify"])
+    return names
 
 
 def _split(targets: Sequence[str]) -> list[str]:

@@ -61,20 +61,10 @@ def plan(
     resolved = gathered.resolved
     probed = _probed(resolved, named, out, reporter)
     chosen = _arms(named, probed)
-    loading = time.monotonic()
-    request = compare.Request(chosen, out / COMPARED, budget.SEEDS[0])
-    stage = compare.prepare(resolved, replace(request, baseline=chosen[0]), reporter)
-    names = list(stage.arms)
-    measured = pace.measured(stage, time.monotonic() - loading, reporter)
-    work, wanted = (
-        pace.work(stage),
-        Size(tuple(names), budget.SEEDS[0], stage.num_steps),
-    )
-    if stage.trunk:
-        stage.trunk.close()
+    wanted, work, measured = _staged(resolved, chosen, out, reporter)
     spent = time.monotonic() - began
     left = SHARE * minutes * 60 - spent
-    size = budget.choose(names, wanted.steps, work, measured, left)
+    size = budget.choose(wanted.arms, wanted.steps, work, measured, left)
     if size is None:
         raise _too_little(wanted, work, measured, spent, minutes)
     found = {
@@ -97,6 +87,21 @@ def plan(
     for sentence in _settled(found):
         reporter.note(sentence)
     return found
+
+
+def _staged(
+    resolved: Resolved, chosen: Sequence[str], out: Path, reporter: Reporter
+) -> tuple[Size, Work, Pace]:
+    """What would be done if time allowed, in rows, and how fast this machine is."""
+    loading = time.monotonic()
+    seeds = budget.SEEDS[0]
+    request = compare.Request(chosen, out / COMPARED, seeds, baseline=chosen[0])
+    stage = compare.prepare(resolved, request, reporter)
+    measured = pace.measured(stage, time.monotonic() - loading, reporter)
+    if stage.trunk:
+        stage.trunk.close()
+    wanted = Size(tuple(stage.arms), seeds, stage.num_steps)
+    return wanted, pace.work(stage), measured
 
 
 def _probed(

@@ -318,6 +318,7 @@ def test_a_plan_costs_nothing_and_writes_nothing(tmp_path, tiny_folder, data):
         ({}, {"training.best": "valid.nll"}, "A search trains every arm to its end"),
         ({}, {"evaluation.side_effects": "on"}, "side_effects: .*validation splits"),
         ({}, {"evaluation.splits": ("test",)}, "evaluation.splits: .*nothing beside"),
+        ({}, {"evaluation.general": True}, "evaluation.general: .*nothing beside"),
     ],
 )
 def test_what_cannot_be_searched_is_refused_before_anything_is_written(
